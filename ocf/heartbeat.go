@@ -1,6 +1,7 @@
 package ocf
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -96,7 +97,7 @@ func isName(s string) bool {
 func (p Program) defaults(dir string) (map[string]string, error) {
 	file := filepath.Join(dir, "baton-"+p.Spec.Name+".conf")
 	text, err := os.ReadFile(file)
-	if os.IsNotExist(err) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return map[string]string{}, nil
 	}
 	if err != nil {

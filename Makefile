@@ -1,0 +1,98 @@
+# baton: OCF resource agents that hand a storage service from one node to the other.
+# `make` alone lists the targets.
+
+AGENTS      := drbd mfsmaster nfsd vip
+BUILD       := build
+TOOLS       := $(CURDIR)/$(BUILD)/tools
+GO          ?= go
+GOARCH      ?= $(shell $(GO) env GOARCH)
+VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo unreleased)
+LDFLAGS     := -s -w -X baton/ocf.version=$(VERSION)
+# One static binary an agent: no libc, no loader, the same file on Debian and RHEL families.
+GOBUILD     := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+
+DESTDIR     ?=
+OCF_ROOT    ?= /usr/lib/ocf
+AGENT_DIR   := $(OCF_ROOT)/resource.d/baton
+DOC_DIR     ?= /usr/share/doc/baton
+# heartbeat's configuration. Links are made when it is given, or when this machine has heartbeat.
+HA_D        ?= $(if $(DESTDIR),,$(wildcard /etc/ha.d))
+
+GOLANGCI    := v2.15.0
+GOFUMPT     := v0.12.0
+
+.DEFAULT_GOAL := help
+.PHONY: help build dist install uninstall deps test test-quick test-real test-lab demo bench lint fmt metadata clean $(AGENTS)
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: $(AGENTS) ## build the agents into build/
+
+$(AGENTS):
+	@mkdir -p $(BUILD)
+	GOARCH=$(GOARCH) $(GOBUILD) -o $(BUILD)/$@ ./agents/$@
+
+dist: ## build release archives for amd64 and arm64 into build/dist/
+	@for arch in amd64 arm64; do \
+	  root=$(BUILD)/dist/baton-$(VERSION)-linux-$$arch; rm -rf $$root; \
+	  $(MAKE) --no-print-directory GOARCH=$$arch BUILD=$(BUILD)/dist/bin-$$arch install DESTDIR=$$root HA_D= || exit 1; \
+	  tar -C $(BUILD)/dist -czf $$root.tar.gz $$(basename $$root) || exit 1; echo "made $$root.tar.gz"; \
+	done
+
+install: build ## install the agents (DESTDIR=…, OCF_ROOT=/usr/lib/ocf, HA_D=/etc/ha.d for heartbeat)
+	install -d $(DESTDIR)$(AGENT_DIR) $(DESTDIR)$(DOC_DIR)
+	for a in $(AGENTS); do install -m 0755 $(BUILD)/$$a $(DESTDIR)$(AGENT_DIR)/$$a || exit 1; done
+	cp -R README.md LICENSE CHANGELOG.md docs crm-examples $(DESTDIR)$(DOC_DIR)/
+	if [ -n "$(HA_D)" ]; then \
+	  install -d $(DESTDIR)$(HA_D)/resource.d && \
+	  for a in $(AGENTS); do ln -sfn $(AGENT_DIR)/$$a $(DESTDIR)$(HA_D)/resource.d/$$a || exit 1; done; \
+	fi
+
+uninstall: ## remove what install put there
+	for a in $(AGENTS); do \
+	  rm -f $(DESTDIR)$(AGENT_DIR)/$$a; \
+	  link=$(DESTDIR)$(HA_D)/resource.d/$$a; \
+	  if [ -n "$(HA_D)" ] && [ "$$(readlink $$link)" = $(AGENT_DIR)/$$a ]; then rm -f $$link; fi; \
+	done
+	rmdir $(DESTDIR)$(AGENT_DIR) 2>/dev/null || true
+
+deps: ## install what the tests need (Debian packages, by apt-get)
+	sh tests/install-packages
+
+test: deps lint test-quick test-real ## the whole proof: unit tests, real parts, every agent on real machines (under 45 minutes)
+	BATON_DEPS=ready $(GO) test -tags lab -timeout 40m -count 1 -v -run '^TestCore' ./tests/lab/
+
+test-quick: ## everything that needs no machine (under 3 minutes)
+	CGO_ENABLED=1 $(GO) test -race -timeout 5m ./...
+
+test-real: build ## the agents against real parts on this machine: ocf-tester, MooseFS, network namespaces
+	$(GO) test -tags real -timeout 15m -count 1 ./tests/...
+
+test-lab: deps build ## the full matrix of faults on real machines (hours)
+	$(GO) test -tags lab -timeout 6h -count 1 -v ./tests/lab/
+
+demo: ## see it work: three machines, a move, a power cut, and what the client noticed
+	$(GO) run ./tests/lab/cmd/demo
+
+bench: deps ## what a monitor costs, beside the shell agents, as ratios of one run
+	$(GO) test -run '^$$' -bench . -benchtime 1x -count 1 ./tests/bench/...
+
+lint: $(TOOLS)/golangci-lint $(TOOLS)/gofumpt ## formatting, vet, lint and the import rules
+	@bad=$$($(TOOLS)/gofumpt -l agents metadata ocf tests); if [ -n "$$bad" ]; then echo "not gofumpt'ed (make fmt): $$bad"; exit 1; fi
+	$(TOOLS)/golangci-lint run --build-tags lab,real --timeout 10m ./...
+
+fmt: $(TOOLS)/gofumpt ## format the code
+	$(TOOLS)/gofumpt -w agents metadata ocf tests
+
+$(TOOLS)/golangci-lint:
+	GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI)
+
+$(TOOLS)/gofumpt:
+	GOBIN=$(TOOLS) $(GO) install mvdan.cc/gofumpt@$(GOFUMPT)
+
+metadata: build ## write metadata/*.xml from the declarations
+	for a in $(AGENTS); do $(BUILD)/$$a meta-data > metadata/$$a.xml || exit 1; done
+
+clean: ## remove build/ (the machines' images stay in the cache directory)
+	rm -rf $(BUILD)
