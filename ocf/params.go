@@ -35,15 +35,15 @@ func newParams(spec metadata.Agent, values map[string]string) Params {
 	return Params{spec: spec, given: given}
 }
 
-func (p Params) lookup(name string) (string, metadata.Parameter) {
+func (p Params) lookup(name string) string {
 	par, ok := p.spec.Parameter(name)
 	if !ok || par.Name != name {
 		panic(fmt.Sprintf("parameter %q is not declared by %s", name, p.spec.Name))
 	}
 	if v, ok := p.given[name]; ok {
-		return v, par
+		return v
 	}
-	return par.Default, par
+	return par.Default
 }
 
 // IsSet reports whether the caller gave a value.
@@ -54,26 +54,26 @@ func (p Params) IsSet(name string) bool {
 
 // String is the value, or the default.
 func (p Params) String(name string) string {
-	v, _ := p.lookup(name)
+	v := p.lookup(name)
 	return v
 }
 
 // Int is the value of an Integer; 0 for an empty default.
 func (p Params) Int(name string) int {
-	v, _ := p.lookup(name)
+	v := p.lookup(name)
 	n, _ := strconv.Atoi(v)
 	return n
 }
 
 // Bool is the value of a Boolean.
 func (p Params) Bool(name string) bool {
-	v, _ := p.lookup(name)
+	v := p.lookup(name)
 	return truth(v)
 }
 
 // Seconds is the value of a Seconds; 0 for an empty default.
 func (p Params) Seconds(name string) time.Duration {
-	v, _ := p.lookup(name)
+	v := p.lookup(name)
 	n, _ := wholeSeconds(v)
 	return time.Duration(n) * time.Second
 }

@@ -293,7 +293,7 @@ func mentions(list []Problem, param string) bool {
 // fenced. Where the name itself is bad, nothing of ours can be running under it (start refuses
 // it): a probe and a stop say so; a recurring monitor, which implies a start that succeeded, is
 // an error.
-func (r *run) settle() (State, error, bool) { //nolint:revive // the state and the error are one answer
+func (r *run) settle() (State, error, bool) {
 	if r.unread != nil {
 		return r.settleUnread()
 	}
@@ -317,7 +317,7 @@ func (r *run) settle() (State, error, bool) { //nolint:revive // the state and t
 
 // settleUnread: the haresources line or the file of defaults cannot be understood, so the name
 // of the thing is unknown. Then nothing can be said to be stopped.
-func (r *run) settleUnread() (State, error, bool) { //nolint:revive // as settle
+func (r *run) settleUnread() (State, error, bool) {
 	return Stopped, &Error{Kind: BadConfig, Found: r.unread.Error(), Do: "correct haresources or the file of defaults"}, true
 }
 
@@ -334,7 +334,7 @@ func (r *run) identifies(param string) bool {
 	return ok && (par.Identifies || par.Required)
 }
 
-func (r *run) nameless(why *Error) (State, error, bool) { //nolint:revive // as settle
+func (r *run) nameless(why *Error) (State, error, bool) {
 	switch r.call.Env.Action {
 	case "stop":
 		r.call.Log.Warn("nothing to stop: " + why.Error())
