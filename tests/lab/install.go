@@ -1,0 +1,6 @@
+package lab
+
+import "context"
+
+// Install placeholder
+func (l *Lab) Install(ctx context.Context) error { return nil }

@@ -1,0 +1,4 @@
+package lab
+
+// useKVM tells whether machines run under KVM here.
+func useKVM() bool { return false }
