@@ -340,10 +340,10 @@ func TestOldRoleNamesMeanTheSame(t *testing.T) {
 
 func TestBrokenAnswersAreErrors(t *testing.T) {
 	for name, xml := range map[string]string{
-		"empty":       "",
-		"not XML":     "Connection to cluster failed",
-		"truncated":   `<pacemaker-result><nodes><node name="n1"`,
-		"no nodes":    `<pacemaker-result><resources/></pacemaker-result>`,
+		"empty":        "",
+		"not XML":      "Connection to cluster failed",
+		"truncated":    `<pacemaker-result><nodes><node name="n1"`,
+		"no nodes":     `<pacemaker-result><resources/></pacemaker-result>`,
 		"error inside": `<pacemaker-result><nodes/><resources/><status code="102" message="Not connected"/></pacemaker-result>`,
 	} {
 		t.Run(name, func(t *testing.T) {
