@@ -143,6 +143,7 @@ func (r Runner) RunInput(ctx context.Context, input []byte, name string, args ..
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	// A grandchild that keeps the pipes open (a daemon) must not keep us.
 	cmd.WaitDelay = 500 * time.Millisecond
+	keepFromChildren()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	err = cmd.Run()
@@ -188,6 +189,7 @@ func (r Runner) Detach(name string, args ...string) (int, error) {
 	cmd.Dir = "/"
 	cmd.Env = append(append(os.Environ(), "LC_ALL=C"), r.Env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	keepFromChildren()
 	if err := cmd.Start(); err != nil {
 		return 0, &Error{Argv: argv, Code: -1, Err: err}
 	}
