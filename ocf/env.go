@@ -67,6 +67,7 @@ type Clone struct {
 type logEnv struct {
 	facility string
 	file     string
+	date     string // HA_DATEFMT
 	debug    bool
 }
 
@@ -124,6 +125,7 @@ func (e environ) parse(action string, caller Caller) Env {
 		log: logEnv{
 			facility: e["HA_LOGFACILITY"],
 			file:     e["HA_LOGFILE"],
+			date:     e["HA_DATEFMT"],
 			debug:    e["HA_debug"] != "" && e["HA_debug"] != "0",
 		},
 	}
@@ -132,6 +134,11 @@ func (e environ) parse(action string, caller Caller) Env {
 	}
 	if env.log.file == "" {
 		env.log.file = e["HA_logfile"]
+	}
+	if caller == Heartbeat && env.log.facility == "" && env.log.file == "" {
+		// use_logd: heartbeat's own lines go through ha_logd, which writes to syslog as daemon
+		// unless /etc/logd.cf says otherwise. Ours must not end in /dev/null.
+		env.log.facility = "daemon"
 	}
 	if env.RscTmp == "" || !filepath.IsAbs(env.RscTmp) {
 		env.RscTmp = defaultRscTmp

@@ -103,15 +103,27 @@ func (h *logHandler) toSyslog(facility syslog.Priority, level slog.Level, line s
 	}
 }
 
-// toFile appends in the form of ocf_log: `Type(instance)[pid]:	Mon DD HH:MM:SS LEVEL: text`.
+// toFile appends in the form of ocf_log: `DATE  Type(instance)[pid]:    LEVEL: text`.
 func (h *logHandler) toFile(level slog.Level, line string) {
 	f, err := os.OpenFile(h.env.file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
 	if err != nil {
 		return
 	}
 	defer f.Close()
-	stamp := h.sink.now().Format("Jan 02 15:04:05 ")
-	fmt.Fprintf(f, "%s[%d]:\t%s%s: %s\n", h.tag, os.Getpid(), stamp, levelWord(level), line)
+	stamp := strings.TrimSpace(h.sink.now().Format(layout(h.env.date)))
+	fmt.Fprintf(f, "%s  %s[%d]:    %s: %s\n", stamp, h.tag, os.Getpid(), levelWord(level), line)
+}
+
+// layout turns HA_DATEFMT, a format of strftime (heartbeat passes "%Y/%m/%d_%T"), into Go's. One
+// that is absent or holds what is not known here gives the default of resource-agents.
+func layout(strftime string) string {
+	const standard = "Jan 02 15:04:05"
+	known := strings.NewReplacer("%Y", "2006", "%y", "06", "%m", "01", "%b", "Jan", "%d", "02", "%e", "_2",
+		"%F", "2006-01-02", "%T", "15:04:05", "%H", "15", "%M", "04", "%S", "05").Replace(strftime)
+	if strings.TrimSpace(known) == "" || strings.Contains(known, "%") {
+		return standard
+	}
+	return known
 }
 
 func (h *logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {

@@ -103,7 +103,9 @@ func (r *run) understand() (inv invocation, code int) {
 		r.caller = Heartbeat
 		last := len(r.host.Args) - 1
 		inv.action = r.host.Args[last]
-		r.values, r.unread = r.heartbeatValues(r.host.Args[:last])
+		said, err := r.program.heartbeatValues(heartbeatConfig(r.host.Argv0, r.environ), r.host.Args[:last])
+		r.values, r.unread = said.values, err
+		inv.timeout = said.deadlines[inv.action]
 		return inv, -1
 	case r.environ.underCluster():
 		r.caller = Cluster
@@ -125,28 +127,6 @@ func (r *run) understand() (inv invocation, code int) {
 	r.values = r.environ.parameters()
 	maps.Copy(r.values, inv.values)
 	return inv, -1
-}
-
-func (r *run) heartbeatValues(args []string) (map[string]string, error) {
-	values, err := r.program.defaults(heartbeatConfig(r.host.Argv0, r.environ))
-	if err != nil {
-		return nil, err
-	}
-	given, err := r.program.positional(args)
-	if err != nil {
-		return nil, err
-	}
-	for name := range given {
-		// A name given in haresources must also beat its aliases in the file of defaults.
-		if par, ok := r.program.Spec.Parameter(name); ok {
-			delete(values, par.Name)
-			for _, alias := range par.Aliases {
-				delete(values, alias)
-			}
-		}
-	}
-	maps.Copy(values, given)
-	return values, nil
 }
 
 func (r *run) newCall(inv invocation) *Call {
@@ -294,7 +274,7 @@ func mentions(list []Problem, param string) bool {
 // it): a probe and a stop say so; a recurring monitor, which implies a start that succeeded, is
 // an error.
 func (r *run) settle() (State, error, bool) {
-	if r.unread != nil {
+	if r.unread != nil && r.needsAll() {
 		return r.settleUnread()
 	}
 	for _, p := range r.problems() {
@@ -303,6 +283,8 @@ func (r *run) settle() (State, error, bool) {
 			r.call.Log.Warn(p.Error())
 		case r.needsAll():
 			return Stopped, p.asError(), true
+		case r.identifies(p.Param) && r.unread != nil:
+			return r.settleUnread()
 		case r.identifies(p.Param):
 			return r.nameless(p.asError())
 		default:
@@ -312,11 +294,15 @@ func (r *run) settle() (State, error, bool) {
 			}
 		}
 	}
+	if r.unread != nil {
+		r.call.Log.Warn("ignored: " + r.unread.Error())
+	}
 	return Stopped, nil, false
 }
 
-// settleUnread: the haresources line or the file of defaults cannot be understood, so the name
-// of the thing is unknown. Then nothing can be said to be stopped.
+// settleUnread: the haresources line or the file of defaults cannot be understood. A start needs
+// all of it; a stop or status only what names the thing, without which nothing can be said to be
+// stopped.
 func (r *run) settleUnread() (State, error, bool) {
 	return Stopped, &Error{Kind: BadConfig, Found: r.unread.Error(), Do: "correct haresources or the file of defaults"}, true
 }
