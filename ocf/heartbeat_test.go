@@ -238,12 +238,12 @@ func TestAMistakeInHaresourcesFailsTheStartButNeverTheStop(t *testing.T) {
 
 func TestALineThatNamesNothingIsNeverSaidToBeStopped(t *testing.T) {
 	a := &thing{}
-	got := callAsHeartbeat(t, a, "", "nmae=r0", "stop")
+	got := callAsHeartbeat(t, a, "", "nam=r0", "stop")
 	require.NotEqual(t, 0, got.code)
 	require.Empty(t, a.seen)
-	require.Contains(t, got.log, "nmae")
+	require.Contains(t, got.log, "nam=")
 
-	got = callAsHeartbeat(t, a, "", "nmae=r0", "status")
+	got = callAsHeartbeat(t, a, "", "nam=r0", "status")
 	require.True(t, heartbeatReads(got.stdout), got.stdout)
 }
 
