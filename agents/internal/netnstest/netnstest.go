@@ -294,11 +294,15 @@ func (n *NS) Addrs(t testing.TB, name string, all bool) (list []string) {
 // so that it can be used inside Do.
 func Eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.NewTimer(5 * time.Second)
+	defer deadline.Stop()
+	again := time.NewTicker(time.Millisecond)
+	defer again.Stop()
 	for !cond() {
-		if time.Now().After(deadline) {
+		select {
+		case <-deadline.C:
 			t.Fatalf("not within 5 s: %s", what)
+		case <-again.C:
 		}
-		time.Sleep(time.Millisecond)
 	}
 }

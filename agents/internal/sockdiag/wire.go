@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -56,10 +57,9 @@ func marshalList(family uint8, f Filter) []byte {
 		return b
 	}
 	code := marshalCondition(f)
-	attr := make([]byte, unix.SizeofRtAttr, unix.SizeofRtAttr+len(code))
-	binary.NativeEndian.PutUint16(attr[0:], uint16(unix.SizeofRtAttr+len(code)))
-	binary.NativeEndian.PutUint16(attr[2:], reqBytecode)
-	return append(append(b, attr...), code...)
+	b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofRtAttr+len(code)))
+	b = binary.NativeEndian.AppendUint16(b, reqBytecode)
+	return slices.Concat(b, code)
 }
 
 // marshalCondition builds a program of one instruction:

@@ -42,21 +42,24 @@ func TestMarshalListGolden(t *testing.T) {
 		want   string
 	}{
 		{
-			"everything", unix.AF_INET, Filter{},
+			"everything", unix.AF_INET,
+			Filter{},
 			`02 06 00 00  7e 1b 00 00          // AF_INET, TCP, all states but CLOSE and LISTEN
 			 ` + strings.Repeat("00", 48),
 		},
 		{
-			"IPv4 address", unix.AF_INET6, Filter{Local: netip.MustParseAddr("192.0.2.50"), States: Set(Established)},
+			"IPv4 address", unix.AF_INET6,
+			Filter{Local: netip.MustParseAddr("192.0.2.50"), States: Set(Established)},
 			`0a 06 00 00  02 00 00 00
 			 ` + strings.Repeat("00", 48) + `
 			 14 00 01 00                       // rtattr: 20 bytes, INET_DIAG_REQ_BYTECODE
 			 07 10 14 00                       // S_COND, yes: 16, the end; no: 20, behind it
-			 02 20 00 00  ff ff ff ff          // AF_INET, 32 bits, any port
+			 02 20 00 00  ffffffff          // AF_INET, 32 bits, any port
 			 c0 00 02 32`,
 		},
 		{
-			"mapped address is IPv4", unix.AF_INET, Filter{Local: netip.MustParseAddr("::ffff:192.0.2.50"), Port: 2049, States: Set(Listen)},
+			"mapped address is IPv4", unix.AF_INET,
+			Filter{Local: netip.MustParseAddr("::ffff:192.0.2.50"), Port: 2049, States: Set(Listen)},
 			`02 06 00 00  00 04 00 00
 			 ` + strings.Repeat("00", 48) + `
 			 14 00 01 00
@@ -65,16 +68,18 @@ func TestMarshalListGolden(t *testing.T) {
 			 c0 00 02 32`,
 		},
 		{
-			"IPv6 address", unix.AF_INET6, Filter{Local: netip.MustParseAddr("fe80::5%eth0"), States: Set(Established)},
+			"IPv6 address", unix.AF_INET6,
+			Filter{Local: netip.MustParseAddr("fe80::5%eth0"), States: Set(Established)},
 			`0a 06 00 00  02 00 00 00
 			 ` + strings.Repeat("00", 48) + `
 			 20 00 01 00
 			 07 1c 20 00
-			 0a 80 00 00  ff ff ff ff
+			 0a 80 00 00  ffffffff
 			 fe80 0000 0000 0000 0000 0000 0000 0005`,
 		},
 		{
-			"port of any address", unix.AF_INET, Filter{Port: 22, States: Set(Established)},
+			"port of any address", unix.AF_INET,
+			Filter{Port: 22, States: Set(Established)},
 			`02 06 00 00  02 00 00 00
 			 ` + strings.Repeat("00", 48) + `
 			 10 00 01 00
