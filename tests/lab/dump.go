@@ -64,7 +64,9 @@ true`)
 // JournalTail is the end of the machine's journal as the host has it, also
 // when the machine is dead. The whole journal of the disk is behind
 // journalctl in the machine.
-func (m *Machine) JournalTail(lines int) string { return tailFile(filepath.Join(m.dir, "journal"), lines) }
+func (m *Machine) JournalTail(lines int) string {
+	return tailFile(filepath.Join(m.dir, "journal"), lines)
+}
 
 // Journal is the machine's journal as the host has it, from the moment the lab
 // was started.
