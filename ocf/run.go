@@ -317,7 +317,7 @@ func (r *run) needsAll() bool {
 
 func (r *run) identifies(param string) bool {
 	par, ok := r.program.Spec.Parameter(param)
-	return ok && (par.Identifies || par.Required)
+	return ok && par.Identifies
 }
 
 func (r *run) nameless(why *Error) (State, error, bool) {
