@@ -4,12 +4,14 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -56,7 +58,7 @@ func (l *Lab) Install(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := l.installTool(ctx); err != nil {
+	if err := l.InstallTool(ctx); err != nil {
 		return err
 	}
 	return l.each(func(m *Machine) error {
@@ -67,9 +69,9 @@ func (l *Lab) Install(ctx context.Context) error {
 	})
 }
 
-// installTool puts labtool into every machine; stages that need it call this
-// through Spawn, tests through Start.
-func (l *Lab) installTool(ctx context.Context) error {
+// InstallTool puts labtool into every machine. Start does it for tests; a
+// stage whose Build spawns jobs calls it itself.
+func (l *Lab) InstallTool(ctx context.Context) error {
 	tool, err := buildTool(ctx)
 	if err != nil {
 		return err
@@ -77,12 +79,8 @@ func (l *Lab) installTool(ctx context.Context) error {
 	return l.each(func(m *Machine) error { return m.unpack(ctx, tool) })
 }
 
-// InstallTool puts labtool into the machines of a lab that is being built into
-// a stage. Start does it for tests.
-func (l *Lab) InstallTool(ctx context.Context) error { return l.installTool(ctx) }
-
 func (m *Machine) unpack(ctx context.Context, archive []byte) error {
-	_, err := m.Exec(ctx, bytes.NewReader(archive), "tar -C / --no-same-owner --unlink-first --recursive-unlink -xf - 2>/dev/null || tar -C / --no-same-owner -xf -")
+	_, err := m.Exec(ctx, bytes.NewReader(archive), "tar -C / --no-same-owner -xf -")
 	return err
 }
 
@@ -101,7 +99,11 @@ func buildAgents(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(dest)
-	cmd := exec.CommandContext(ctx, "make", "-s", "-C", root, "install", "DESTDIR="+dest, "BUILD="+filepath.Join(dest, "build"))
+	agents, err := agentNames(root)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, "make", "-s", "-C", root, "install", "DESTDIR="+dest, "HA_D=/etc/ha.d", "BUILD="+filepath.Join(dest, "build"), "AGENTS="+strings.Join(agents, " "))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("lab: make install: %w\n%s", err, out)
 	}
@@ -110,6 +112,25 @@ func buildAgents(ctx context.Context) ([]byte, error) {
 	}
 	built.agents, err = tarTree(dest)
 	return built.agents, err
+}
+
+// agentNames are the agents to install: LAB_AGENTS, or all that there are.
+func agentNames(root string) ([]string, error) {
+	if names := strings.Fields(os.Getenv("LAB_AGENTS")); len(names) > 0 {
+		return names, nil
+	}
+	mains, err := filepath.Glob(filepath.Join(root, "agents", "*", "main.go"))
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, path := range mains {
+		names = append(names, filepath.Base(filepath.Dir(path)))
+	}
+	if len(names) == 0 {
+		return nil, errors.New("lab: no agents/*/main.go in the project; nothing to install")
+	}
+	return names, nil
 }
 
 func buildTool(ctx context.Context) ([]byte, error) {

@@ -145,6 +145,16 @@ func (m *Machine) On() bool {
 	return m.process != nil
 }
 
+// Pid is the id of the machine's QEMU process, 0 when it is off.
+func (m *Machine) Pid() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.process == nil {
+		return 0
+	}
+	return m.process.Pid()
+}
+
 // PowerOff takes the power away in the middle of whatever the machine does.
 // What it had not written and flushed to its disks is lost.
 func (m *Machine) PowerOff(ctx context.Context) error {
