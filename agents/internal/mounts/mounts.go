@@ -61,7 +61,7 @@ func (t Table) read(filter mountinfo.FilterFunc) ([]Mount, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mount table: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	infos, err := mountinfo.GetMountsFromReader(f, filter)
 	if err != nil {
 		return nil, fmt.Errorf("mount table: %w", err)

@@ -12,6 +12,8 @@ import (
 )
 
 // table as a cluster node has it; the last line but one hides the one before it.
+//
+//nolint:dupword // the kernel prints type and source
 const node = `22 28 0:20 / /sys rw,nosuid shared:7 - sysfs sysfs rw
 23 28 0:21 / /proc rw,relatime shared:13 - proc proc rw
 28 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw,errors=remount-ro
@@ -128,7 +130,7 @@ func TestBusyTellsWithoutEverUnmounting(t *testing.T) {
 	inMountNamespace(t)
 	dir := t.TempDir()
 	require.NoError(t, unix.Mount("tmpfs", dir, "tmpfs", 0, ""))
-	defer unix.Unmount(dir, unix.MNT_DETACH) //nolint:errcheck // ends with the namespace anyway
+	defer unix.Unmount(dir, unix.MNT_DETACH)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "f"), nil, 0o600))
 
 	f, err := os.Open(filepath.Join(dir, "f"))

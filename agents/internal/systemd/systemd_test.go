@@ -110,7 +110,7 @@ func TestParseShow(t *testing.T) {
 	}{
 		"empty":            {"", nil},
 		"no end of line":   {"LoadState=loaded", []Unit{{Load: "loaded"}}},
-		"unknown property": {"Colour=red\nLoadState=loaded\nMainPID=17\n", []Unit{{Load: "loaded", MainPID: 17}}},
+		"unknown property": {"Property=x\nLoadState=loaded\nMainPID=17\n", []Unit{{Load: "loaded", MainPID: 17}}},
 		"junk":             {"nonsense\n\n\nSubState=dead\r\n\n", []Unit{{Sub: "dead"}}},
 		"value with equal": {"SubState=a=b\n", []Unit{{Sub: "a=b"}}},
 		"bad pid":          {"MainPID=soon\nLoadState=loaded\n", []Unit{{Load: "loaded"}}},
