@@ -24,7 +24,7 @@ func TestCoreLabMachinesKeepTimeAndReachEachOther(t *testing.T) {
 	l := lab.Start(t, lab.Booted)
 	for _, m := range l.Machines {
 		before := time.Now()
-		seconds, err := strconv.ParseFloat(m.Sh(t, "date +%%s.%%N"), 64)
+		seconds, err := strconv.ParseFloat(m.Sh(t, "date +%s.%N"), 64)
 		require.NoError(t, err)
 		off := time.UnixMicro(int64(seconds * 1e6)).Sub(before)
 		require.Less(t, off.Abs(), 5*time.Second, "%s: its clock is off by %s", m.Name, off)

@@ -114,9 +114,12 @@ func buildAgents(ctx context.Context) ([]byte, error) {
 	return built.agents, err
 }
 
-// agentNames are the agents to install: LAB_AGENTS, or all that there are.
+// agentNames are the agents to install: those in LAB_AGENTS ("none" for none),
+// or all that there are.
 func agentNames(root string) ([]string, error) {
-	if names := strings.Fields(os.Getenv("LAB_AGENTS")); len(names) > 0 {
+	if text := os.Getenv("LAB_AGENTS"); text == "none" {
+		return nil, nil
+	} else if names := strings.Fields(text); len(names) > 0 {
 		return names, nil
 	}
 	mains, err := filepath.Glob(filepath.Join(root, "agents", "*", "main.go"))

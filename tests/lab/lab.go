@@ -56,6 +56,7 @@ type Lab struct {
 	Timeline   *Timeline
 
 	image    *image.Image
+	kvm      bool
 	dir      string // of this run; removed by Close
 	log      func(string, ...any)
 	saveable bool // memory in files, so that the lab can be frozen into a stage
@@ -110,7 +111,7 @@ func BuildImage(ctx context.Context, log func(string, ...any)) (string, error) {
 }
 
 // newLab prepares a lab without machines in a directory of its own.
-func newLab(img *image.Image, log func(string, ...any)) (*Lab, error) {
+func (h *host) newLab() (*Lab, error) {
 	cache := Cache()
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return nil, fmt.Errorf("lab: cache: %w", err)
@@ -125,7 +126,7 @@ func newLab(img *image.Image, log func(string, ...any)) (*Lab, error) {
 		return nil, err
 	}
 	l := &Lab{
-		image: img, dir: dir, log: log, dirLock: unlock,
+		image: h.img, kvm: h.kvm, dir: dir, log: h.log, dirLock: unlock,
 		Nets:     map[Network]*ether.Switch{LAN: ether.New(), Repl: ether.New()},
 		Timeline: NewTimeline(time.Now()),
 	}

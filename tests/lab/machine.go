@@ -47,6 +47,7 @@ type Machine struct {
 
 // Run runs a shell command line as root and returns its standard output, which
 // is given also when the command fails. A status other than 0 is an *ExitError.
+// The command is a format only when there are args.
 func (m *Machine) Run(ctx context.Context, format string, args ...any) (string, error) {
 	result, err := m.Exec(ctx, nil, command(format, args))
 	return result.Stdout, err
@@ -345,7 +346,7 @@ func (m *Machine) config(b boot) qemu.Config {
 		"systemd.hostname=" + m.Name, fmt.Sprintf("systemd.machine_id=ba7000000000000000000000000000%02x", m.index+1),
 	}
 	cfg := qemu.Config{
-		Name: m.Name, KVM: useKVM(), MemoryMiB: m.MemoryMiB, RAMFile: b.ram, RAMShared: b.shared,
+		Name: m.Name, KVM: m.lab.kvm, MemoryMiB: m.MemoryMiB, RAMFile: b.ram, RAMShared: b.shared,
 		Kernel: m.lab.image.Kernel, Initrd: m.lab.image.Initrd,
 		Disks:   []qemu.Disk{{File: filepath.Join(m.dir, "root.qcow2"), Format: "qcow2"}},
 		MgmtMAC: m.mac(9), Console: filepath.Join(m.dir, "console"), Journal: filepath.Join(m.dir, "journal"),

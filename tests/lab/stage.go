@@ -75,13 +75,13 @@ type frozen struct {
 
 // hostKey is what of the host a frozen machine depends on: a saved state fits
 // the same QEMU and the same way of running.
-func hostKey(ctx context.Context) (string, error) {
+func hostKey(ctx context.Context, kvm bool) (string, error) {
 	out, err := exec.CommandContext(ctx, "qemu-system-x86_64", "--version").Output()
 	if err != nil {
 		return "", fmt.Errorf("lab: qemu-system-x86_64: %w", err)
 	}
 	version, _, _ := strings.Cut(string(out), "\n")
-	return fmt.Sprintf("%s kvm=%t", version, useKVM()), nil
+	return fmt.Sprintf("%s kvm=%t", version, kvm), nil
 }
 
 // Open starts a lab from a stage, building image and stage first if they are
@@ -99,7 +99,13 @@ func Open(ctx context.Context, s *Stage, log func(string, ...any)) (*Lab, error)
 		slot()
 		return nil, err
 	}
-	l, err := open(ctx, img, s, false, log)
+	kvm, err := useKVM(ctx, img, log)
+	if err != nil {
+		slot()
+		return nil, err
+	}
+	h := &host{img: img, kvm: kvm, log: log}
+	l, err := h.open(ctx, s, false)
 	if err != nil {
 		slot()
 		return nil, err
@@ -108,31 +114,38 @@ func Open(ctx context.Context, s *Stage, log func(string, ...any)) (*Lab, error)
 	return l, nil
 }
 
+// host is what all labs of this host have in common.
+type host struct {
+	img *image.Image
+	kvm bool
+	log func(string, ...any)
+}
+
 // open gives a lab in the state of the stage, or with saveable one that can be
 // brought further and frozen again.
-func open(ctx context.Context, img *image.Image, s *Stage, saveable bool, log func(string, ...any)) (*Lab, error) {
-	host, err := hostKey(ctx)
+func (h *host) open(ctx context.Context, s *Stage, saveable bool) (*Lab, error) {
+	key, err := hostKey(ctx, h.kvm)
 	if err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(Cache(), fmt.Sprintf("stage-%s-%s", s.Name, s.hash(img.Key, host)))
+	dir := filepath.Join(Cache(), fmt.Sprintf("stage-%s-%s", s.Name, s.hash(h.img.Key, key)))
 	if _, err := os.Stat(filepath.Join(dir, "stage.json")); err != nil {
-		if err := freeze(ctx, img, s, dir, log); err != nil {
+		if err := h.freeze(ctx, s, dir); err != nil {
 			return nil, fmt.Errorf("lab: stage %s: %w", s.Name, err)
 		}
 	}
 	began := time.Now()
-	l, err := thaw(ctx, img, dir, saveable, log)
+	l, err := h.thaw(ctx, dir, saveable)
 	if err != nil {
 		return nil, fmt.Errorf("lab: restore of stage %s from %s: %w", s.Name, dir, err)
 	}
-	log("stage %s restored in %.1f s", s.Name, time.Since(began).Seconds())
+	h.log("stage %s restored in %.1f s", s.Name, time.Since(began).Seconds())
 	l.Timeline = NewTimeline(time.Now())
 	return l, nil
 }
 
 // freeze builds the stage and leaves it in dir.
-func freeze(ctx context.Context, img *image.Image, s *Stage, dir string, log func(string, ...any)) error {
+func (h *host) freeze(ctx context.Context, s *Stage, dir string) error {
 	unlock, err := image.Lock(ctx, dir+".lock")
 	if err != nil {
 		return err
@@ -145,31 +158,31 @@ func freeze(ctx context.Context, img *image.Image, s *Stage, dir string, log fun
 	began := time.Now()
 	var l *Lab
 	if s.Base != nil {
-		l, err = open(ctx, img, s.Base, true, log)
+		l, err = h.open(ctx, s.Base, true)
 	} else {
-		l, err = bootAll(ctx, img, s.specs(), log)
+		l, err = h.bootAll(ctx, s.specs())
 	}
 	if err != nil {
 		return err
 	}
 	defer l.Close()
 	if s.Build != nil {
-		log("building stage %s", s.Name)
+		h.log("building stage %s", s.Name)
 		if err := s.Build(ctx, l); err != nil {
-			log("stage %s failed:\n%s", s.Name, l.Dump(context.WithoutCancel(ctx)))
+			h.log("stage %s failed:\n%s", s.Name, l.Dump(context.WithoutCancel(ctx)))
 			return err
 		}
 	}
 	if err := l.save(ctx, s, dir); err != nil {
 		return err
 	}
-	log("stage %s built in %s", s.Name, time.Since(began).Round(100*time.Millisecond))
+	h.log("stage %s built in %s", s.Name, time.Since(began).Round(100*time.Millisecond))
 	return nil
 }
 
 // bootAll boots the machines with their memory in files.
-func bootAll(ctx context.Context, img *image.Image, specs []Spec, log func(string, ...any)) (*Lab, error) {
-	l, err := newLab(img, log)
+func (h *host) bootAll(ctx context.Context, specs []Spec) (*Lab, error) {
+	l, err := h.newLab()
 	if err != nil {
 		return nil, err
 	}
@@ -178,12 +191,12 @@ func bootAll(ctx context.Context, img *image.Image, specs []Spec, log func(strin
 		l.add(spec, i)
 	}
 	began := time.Now()
-	log("booting %d machines", len(specs))
+	h.log("booting %d machines", len(specs))
 	err = l.each(func(m *Machine) error {
 		if err := os.Mkdir(m.dir, 0o755); err != nil {
 			return err
 		}
-		if err := qemuImg(ctx, "create", "-q", "-f", "qcow2", "-F", "raw", "-b", img.Root, filepath.Join(m.dir, "root.qcow2")); err != nil {
+		if err := qemuImg(ctx, "create", "-q", "-f", "qcow2", "-F", "raw", "-b", h.img.Root, filepath.Join(m.dir, "root.qcow2")); err != nil {
 			return err
 		}
 		if m.DataMiB > 0 {
@@ -211,7 +224,7 @@ func bootAll(ctx context.Context, img *image.Image, specs []Spec, log func(strin
 		l.Close()
 		return nil, err
 	}
-	log("%d machines up in %s", len(specs), time.Since(began).Round(100*time.Millisecond))
+	h.log("%d machines up in %s", len(specs), time.Since(began).Round(100*time.Millisecond))
 	return l, nil
 }
 
@@ -303,7 +316,7 @@ func (l *Lab) save(ctx context.Context, s *Stage, dir string) error {
 }
 
 // thaw starts the machines of a frozen stage over fresh overlays of its disks.
-func thaw(ctx context.Context, img *image.Image, dir string, saveable bool, log func(string, ...any)) (*Lab, error) {
+func (h *host) thaw(ctx context.Context, dir string, saveable bool) (*Lab, error) {
 	text, err := os.ReadFile(filepath.Join(dir, "stage.json"))
 	if err != nil {
 		return nil, err
@@ -312,7 +325,7 @@ func thaw(ctx context.Context, img *image.Image, dir string, saveable bool, log 
 	if err := json.Unmarshal(text, &f); err != nil {
 		return nil, err
 	}
-	l, err := newLab(img, log)
+	l, err := h.newLab()
 	if err != nil {
 		return nil, err
 	}
