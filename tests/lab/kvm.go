@@ -19,7 +19,7 @@ import (
 
 // kvmTrial bounds the trial boot. Where KVM works, the kernel hands over to
 // the init of the initramfs in less than three seconds.
-const kvmTrial = 20 * time.Second
+const kvmTrial = 8 * time.Second
 
 // useKVM tells whether machines run under KVM here. That /dev/kvm opens proves
 // nothing: under some hypervisors it creates machines whose kernels die or

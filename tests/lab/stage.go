@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"baton/tests/lab/internal/image"
+	"baton/tests/lab/internal/qemu"
 )
 
 // Stage is a state of the whole lab that is reached once, frozen into the
@@ -74,14 +75,14 @@ type frozen struct {
 }
 
 // hostKey is what of the host a frozen machine depends on: a saved state fits
-// the same QEMU and the same way of running.
+// the same QEMU with the same devices and the same way of running.
 func hostKey(ctx context.Context, kvm bool) (string, error) {
 	out, err := exec.CommandContext(ctx, "qemu-system-x86_64", "--version").Output()
 	if err != nil {
 		return "", fmt.Errorf("lab: qemu-system-x86_64: %w", err)
 	}
 	version, _, _ := strings.Cut(string(out), "\n")
-	return fmt.Sprintf("%s kvm=%t", version, kvm), nil
+	return version + " " + strings.Join(qemu.Config{KVM: kvm, Watchdog: true}.Args(), " "), nil
 }
 
 // Open starts a lab from a stage, building image and stage first if they are

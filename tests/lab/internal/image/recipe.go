@@ -56,7 +56,7 @@ func Default() Recipe {
 			"moosefs-master", "moosefs-metalogger", "moosefs-chunkserver", "moosefs-client", "moosefs-cli", "moosefs-cgiserv",
 			"e2fsprogs", "xfsprogs", "dmsetup", "attr",
 			// What a person looks with.
-			"tcpdump", "strace", "lsof", "socat",
+			"tcpdump", "strace", "lsof", "socat", "nftables", "ethtool", "net-tools",
 		},
 		Modules: []string{"virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "ext4", "crc32c_generic"},
 		Disable: []string{
