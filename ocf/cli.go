@@ -45,6 +45,12 @@ func parseArgs(agent string, args []string, caller Caller) (invocation, error) {
 		return inv, err
 	}
 	inv.levelSet = fs.Changed("level")
+	switch {
+	case inv.level < 0:
+		return inv, fmt.Errorf("--level %d: expected 0, 10 or 20", inv.level)
+	case fs.Changed("timeout") && inv.timeout <= 0:
+		return inv, fmt.Errorf("--timeout %v: expected a time such as 30s", inv.timeout)
+	}
 	rest := fs.Args()
 	if inv.help || inv.vers {
 		return inv, nil
@@ -86,10 +92,11 @@ func usage(w io.Writer, spec metadata.Agent) {
 	var options []string
 	fmt.Fprintf(w, "%s: %s\n\n", spec.Name, spec.ShortDesc)
 	fmt.Fprintf(w, "Usage: %s ACTION [-o NAME=VALUE]...\n", spec.Name)
-	form := spec.Name + " ARGUMENTS start|stop|status"
+	form := spec.Name
 	if spec.Positional != "" {
-		form = spec.Name + " " + spec.Positional + " start|stop|status"
+		form += " " + spec.Positional
 	}
+	form += " [NAME=VALUE]... start|stop|status"
 	fmt.Fprintf(w, "       %s   (heartbeat's form)\n\nActions:\n", form)
 	for _, name := range actionNames(spec) {
 		fmt.Fprintf(w, "  %-13s %s\n", name, actionHelp[name])
@@ -98,12 +105,12 @@ func usage(w io.Writer, spec metadata.Agent) {
 	for _, p := range spec.Parameters {
 		fmt.Fprintf(w, "  %s%s\n", p.Name, parameterHint(p))
 		for line := range strings.SplitSeq(p.Describe(), "\n") {
-			fmt.Fprintf(w, "      %s\n", strings.TrimSpace(line))
+			fmt.Fprintln(w, strings.TrimRight("      "+strings.TrimSpace(line), " "))
 		}
 	}
 	fmt.Fprintf(w, "\nOptions:\n%s", flags(spec.Name, &inv, &options).FlagUsages())
 	fmt.Fprint(w, "\nExit codes: 0 success or running, 1 failed, 2 wrong arguments, 3 unsupported action,\n"+
-		"4 no permission, 5 not installed, 6 wrong configuration, 7 not running, 8 promoted, 9 promoted but failed\n")
+		"4 no permission, 5 not installed, 6 wrong configuration, 7 not running, 8 promoted, 9 promoted but failed,\n190 running but degraded, 191 promoted but degraded\n")
 }
 
 // actionHelp is what each action of the contract does, for people.

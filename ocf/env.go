@@ -2,6 +2,7 @@ package ocf
 
 import (
 	"fmt"
+	"math"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -41,7 +42,8 @@ type Env struct {
 	Interval time.Duration
 	// Probe is a monitor that asks whether the resource happens to run: Pacemaker passes no interval then.
 	Probe bool
-	// CheckLevel is OCF_CHECK_LEVEL; LevelSet tells an explicit 0 from an absent one.
+	// CheckLevel is OCF_CHECK_LEVEL; LevelSet tells an explicit 0 from an absent one. An agent asks
+	// whether it is at least 10 or at least 20: a level that it does not know means the next lower.
 	CheckLevel int
 	LevelSet   bool
 	// Role is the role a recurring monitor was configured for, in the words of OCF 1.1.
@@ -143,7 +145,7 @@ func (e environ) parse(action string, caller Caller) Env {
 	if env.RscTmp == "" || !filepath.IsAbs(env.RscTmp) {
 		env.RscTmp = defaultRscTmp
 	}
-	if level, err := strconv.Atoi(e["OCF_CHECK_LEVEL"]); err == nil && level >= 0 {
+	if level, err := strconv.Atoi(strings.TrimSpace(e["OCF_CHECK_LEVEL"])); err == nil && level >= 0 {
 		env.CheckLevel, env.LevelSet = level, true
 	}
 	env.Probe = (action == "monitor" || action == "status") && env.Interval == 0
@@ -187,7 +189,8 @@ func role(word string) metadata.Role {
 // millis reads Pacemaker's plain milliseconds; a unit (ms, s) is accepted since people type it.
 func millis(text string) time.Duration {
 	text = strings.TrimSpace(text)
-	if n, err := strconv.Atoi(text); err == nil && n >= 0 {
+	const most = int(math.MaxInt64 / time.Millisecond)
+	if n, err := strconv.Atoi(text); err == nil && n >= 0 && n <= most {
 		return time.Duration(n) * time.Millisecond
 	}
 	if d, err := time.ParseDuration(text); err == nil && d >= 0 {

@@ -2,39 +2,62 @@ package ocf
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"log/syslog"
+	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // logHandler follows the rules of ocf_log in resource-agents: syslog with HA_LOGFACILITY and tag
 // Type(instance)[pid], a line in HA_LOGFILE, debug only with HA_debug; standard error where the
-// caller is a person, or where neither is set.
+// caller is a person, or where neither takes the line: Pacemaker logs what it reads there.
 type logHandler struct {
 	env    logEnv
 	tag    string
 	direct io.Writer // a person's terminal; nil elsewhere
-	prefix string    // attributes and groups of With…
+	attrs  string    // attributes of WithAttrs
 	sink   *logSink
 }
 
 // logSink holds what is opened at the first line, shared by all derived handlers.
 type logSink struct {
 	mu     sync.Mutex
-	dial   func(facility syslog.Priority, tag string) (*syslog.Writer, error)
-	writer *syslog.Writer
+	dial   func() (net.Conn, error)
+	conn   net.Conn
 	failed bool
 	now    func() time.Time
 	stderr io.Writer
+	// reason is the prefix of an exit reason, which no line on stderr may forge.
+	reason string
 }
 
-func dialSyslog(facility syslog.Priority, tag string) (*syslog.Writer, error) {
-	return syslog.New(facility, tag)
+// The log daemon is waited for this long at most. log/syslog knows no bound: behind a journal that
+// is stuck on a dying disk it would hold the very stop that is to move the service away.
+const syslogPatience = 200 * time.Millisecond
+
+// dialSyslog connects to the local log daemon, at the places and in the order of log/syslog.
+func dialSyslog() (net.Conn, error) {
+	var errs []error
+	for _, network := range []string{"unixgram", "unix"} {
+		for _, path := range []string{"/dev/log", "/var/run/syslog", "/var/run/log"} {
+			conn, err := net.DialTimeout(network, path, syslogPatience)
+			if err == nil {
+				return conn, nil
+			}
+			errs = append(errs, err)
+		}
+	}
+	return nil, errors.Join(errs...)
 }
 
 // facilities are the names that logger(1) takes for -p.
@@ -53,65 +76,81 @@ func (h *logHandler) Enabled(_ context.Context, level slog.Level) bool {
 func (h *logHandler) Handle(_ context.Context, r slog.Record) error {
 	var b strings.Builder
 	b.WriteString(r.Message)
-	b.WriteString(h.prefix)
+	b.WriteString(h.attrs)
 	r.Attrs(func(a slog.Attr) bool {
 		writeAttr(&b, a)
 		return true
 	})
-	line := oneLine(b.String())
+	line := shorten(oneLine(b.String()), maxLine)
 	h.sink.mu.Lock()
 	defer h.sink.mu.Unlock()
 	if h.direct != nil {
-		fmt.Fprintf(h.direct, "%s: %s\n", strings.ToLower(levelWord(r.Level)), line)
+		fmt.Fprintf(h.direct, "%s: %s\n", strings.ToLower(levelWord(r.Level)), unforged(line, h.sink.reason))
 		return nil
 	}
-	facility, toSyslog := facilities[h.env.facility]
-	if toSyslog {
-		h.toSyslog(facility, r.Level, line)
+	logged := false
+	if facility, ok := facilities[h.env.facility]; ok {
+		logged = h.toSyslog(facility, r.Level, line)
 	}
-	if h.env.file != "" {
-		h.toFile(r.Level, line)
+	// Pacemaker says "none" in HA_LOGFILE for no file; a relative name would lie anywhere.
+	if filepath.IsAbs(h.env.file) {
+		logged = h.toFile(r.Level, line) || logged
 	}
-	if !toSyslog && h.env.file == "" {
-		fmt.Fprintf(h.sink.stderr, "%s: %s\n", levelWord(r.Level), line)
+	if !logged {
+		fmt.Fprintf(h.sink.stderr, "%s: %s\n", levelWord(r.Level), unforged(line, h.sink.reason))
 	}
 	return nil
 }
 
-func (h *logHandler) toSyslog(facility syslog.Priority, level slog.Level, line string) {
+// toSyslog sends the line in the form of syslog(3): `<PRI>Mon DD HH:MM:SS Type(instance)[pid]: text`.
+func (h *logHandler) toSyslog(facility syslog.Priority, level slog.Level, line string) bool {
 	if h.sink.failed {
-		return
+		return false
 	}
-	if h.sink.writer == nil {
-		w, err := h.sink.dial(facility|syslog.LOG_INFO, h.tag)
+	if h.sink.conn == nil {
+		conn, err := h.sink.dial()
 		if err != nil {
 			h.sink.failed = true // no log daemon: the action itself must not suffer
-			return
+			return false
 		}
-		h.sink.writer = w
+		h.sink.conn = conn
 	}
-	line = levelWord(level) + ": " + line
+	now := h.sink.now()
+	end := ""
+	if h.sink.conn.LocalAddr().Network() == "unix" {
+		end = "\n" // a stream needs the lines told apart
+	}
+	_ = h.sink.conn.SetWriteDeadline(time.Now().Add(syslogPatience))
+	_, err := fmt.Fprintf(h.sink.conn, "<%d>%s %s[%d]: %s: %s%s",
+		facility|severity(level), now.Format(time.Stamp), h.tag, os.Getpid(), levelWord(level), line, end)
+	h.sink.failed = err != nil
+	return err == nil
+}
+
+func severity(level slog.Level) syslog.Priority {
 	switch {
 	case level >= slog.LevelError:
-		_ = h.sink.writer.Err(line)
+		return syslog.LOG_ERR
 	case level >= slog.LevelWarn:
-		_ = h.sink.writer.Warning(line)
+		return syslog.LOG_WARNING
 	case level >= slog.LevelInfo:
-		_ = h.sink.writer.Info(line)
-	default:
-		_ = h.sink.writer.Debug(line)
+		return syslog.LOG_INFO
 	}
+	return syslog.LOG_DEBUG
 }
 
 // toFile appends in the form of ocf_log: `DATE  Type(instance)[pid]:    LEVEL: text`.
-func (h *logHandler) toFile(level slog.Level, line string) {
-	f, err := os.OpenFile(h.env.file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
+func (h *logHandler) toFile(level slog.Level, line string) bool {
+	// Without O_NONBLOCK a named pipe that nobody reads would hold the action.
+	f, err := os.OpenFile(h.env.file, os.O_APPEND|os.O_CREATE|os.O_WRONLY|syscall.O_NONBLOCK, 0o640)
 	if err != nil {
-		return
+		return false
 	}
 	defer f.Close()
+	_ = f.SetWriteDeadline(time.Now().Add(syslogPatience)) // a pipe that is full; files know no deadline
 	stamp := strings.TrimSpace(h.sink.now().Format(layout(h.env.date)))
-	fmt.Fprintf(f, "%s  %s[%d]:    %s: %s\n", stamp, h.tag, os.Getpid(), levelWord(level), line)
+	_, err = fmt.Fprintf(f, "%s  %s[%d]:    %s: %s\n", stamp, h.tag, os.Getpid(), levelWord(level), line)
+	return err == nil
 }
 
 // layout turns HA_DATEFMT, a format of strftime (heartbeat passes "%Y/%m/%d_%T"), into Go's. One
@@ -132,7 +171,7 @@ func (h *logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 		writeAttr(&b, a)
 	}
 	next := *h
-	next.prefix += b.String()
+	next.attrs += b.String()
 	return &next
 }
 
@@ -164,7 +203,7 @@ func oneLine(text string) string {
 			b.WriteString(" | ")
 		case r == '\t':
 			b.WriteByte(' ')
-		case r < ' ' || r == 0x7f:
+		case unicode.IsControl(r):
 		default:
 			b.WriteRune(r)
 		}
@@ -172,16 +211,43 @@ func oneLine(text string) string {
 	return b.String()
 }
 
+// maxLine bounds a log line and an exit reason: a tool may say megabytes in one line, and a
+// datagram to the log daemon that is too long is lost whole.
+const (
+	maxLine = 4096
+	maxTag  = 128
+)
+
+func shorten(line string, most int) string {
+	if len(line) <= most {
+		return line
+	}
+	for most > 0 && !utf8.RuneStart(line[most]) {
+		most--
+	}
+	return line[:most] + "…"
+}
+
+// unforged keeps a text that came from outside from posing as an exit reason: Pacemaker takes
+// what follows the last prefix on standard error.
+func unforged(line, prefix string) string {
+	if len(prefix) < 2 {
+		return line
+	}
+	last := len(prefix) - 1
+	return strings.ReplaceAll(line, prefix, prefix[:last]+" "+prefix[last:])
+}
+
 // newLogger is the log of one call. direct is the terminal of a person, nil under a cluster.
-func newLogger(env Env, agent string, direct, stderr io.Writer) *slog.Logger {
+func newLogger(env Env, agent, reasonPrefix string, direct, stderr io.Writer) *slog.Logger {
 	name := env.Type
 	if name == "" {
 		name = agent
 	}
 	return slog.New(&logHandler{
 		env:    env.log,
-		tag:    fmt.Sprintf("%s(%s)", name, env.Instance),
+		tag:    shorten(oneLine(fmt.Sprintf("%s(%s)", name, env.Instance)), maxTag),
 		direct: direct,
-		sink:   &logSink{dial: dialSyslog, now: time.Now, stderr: stderr},
+		sink:   &logSink{dial: dialSyslog, now: time.Now, stderr: stderr, reason: reasonPrefix},
 	})
 }

@@ -2,6 +2,7 @@ package ocf
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,8 +55,7 @@ func (p Params) IsSet(name string) bool {
 
 // String is the value, or the default.
 func (p Params) String(name string) string {
-	v := p.lookup(name)
-	return v
+	return p.lookup(name)
 }
 
 // Int is the value of an Integer; 0 for an empty default.
@@ -80,6 +80,9 @@ func (p Params) Seconds(name string) time.Duration {
 
 // without is p with the given value dropped, so that the default holds.
 func (p Params) without(name string) Params {
+	if par, ok := p.spec.Parameter(name); ok {
+		name = par.Name
+	}
 	given := make(map[string]string, len(p.given))
 	for k, v := range p.given {
 		if k != name {
@@ -160,18 +163,21 @@ func bounds(par metadata.Parameter) string {
 	return fmt.Sprintf(" from %d to %d", par.Min, par.Max)
 }
 
+// wholeSeconds refuses what a time.Duration cannot hold (292 years), which would turn negative.
 func wholeSeconds(text string) (int, bool) {
 	n, err := strconv.Atoi(strings.TrimSuffix(text, "s"))
-	return n, err == nil
+	const most = int(math.MaxInt64 / time.Second)
+	return n, err == nil && n >= -most && n <= most
 }
 
 // unprintable names the first character that no parameter of any agent may hold. Line breaks
 // would forge log lines and exit reasons, the rest hides in terminals.
 func unprintable(value string) string {
+	if !utf8.ValidString(value) {
+		return "bytes that are not UTF-8"
+	}
 	for _, r := range value {
 		switch {
-		case r == utf8.RuneError:
-			return "bytes that are not UTF-8"
 		case r == '\n', r == '\r':
 			return "line breaks"
 		case r != '\t' && unicode.IsControl(r):
@@ -181,13 +187,28 @@ func unprintable(value string) string {
 	return ""
 }
 
-// quote shows a value of any origin in a message: quoted, escaped, and short.
+// quote shows a value of any origin in a message: quoted, escaped, and short even where each
+// byte needs an escape, since Pacemaker keeps 128 characters of a reason.
 func quote(value string) string {
 	const show = 60
-	if len(value) > show {
-		return strconv.Quote(strings.ToValidUTF8(value[:show], "?")) + "…"
+	whole := strconv.Quote(value[:min(len(value), show+1)])
+	if len(value) <= show && len(whole) <= show+len(`""`) {
+		return whole
 	}
-	return strconv.Quote(value)
+	var b strings.Builder
+	b.WriteByte('"')
+	for rest := value; rest != ""; {
+		_, size := utf8.DecodeRuneInString(rest)
+		escaped := strconv.Quote(rest[:size])
+		escaped = escaped[1 : len(escaped)-1]
+		if b.Len()+len(escaped) > show {
+			break
+		}
+		b.WriteString(escaped)
+		rest = rest[size:]
+	}
+	b.WriteString(`"…`)
+	return b.String()
 }
 
 // unknown are the names that the caller gave and the declaration does not have.

@@ -19,11 +19,14 @@ type Program struct {
 	// Arguments of the form name=value are taken out before it is called.
 	Positional func(args []string) (map[string]string, error)
 	// Check looks at the values of the parameters alone; the types, bounds and options of the
-	// declaration have been checked already, and only values that passed are seen.
+	// declaration have been checked already, and only values that passed are seen: a value that
+	// did not is replaced by its default, a required one that is missing is empty.
 	Check func(c *Call) []Problem
 	// Validate looks at this host as well. It changes nothing.
 	Validate func(ctx context.Context, c *Call) []Problem
 
+	// Monitor tells the state. What it could not read is an error. The state that it finds is
+	// explained by Call.Note.
 	Monitor     func(ctx context.Context, c *Call) (State, error)
 	Start       func(ctx context.Context, c *Call) error
 	Stop        func(ctx context.Context, c *Call) error

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
+	"io/fs"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -23,10 +23,15 @@ type Host struct {
 	Stdout, Stderr io.Writer
 	// Terminal says that a person reads Stderr.
 	Terminal bool
+	// Unprivileged says that the process does not run as root.
+	Unprivileged bool
 }
 
 // Run carries out one call of the agent and returns the process's exit code.
 func Run(p Program) int {
+	// Whoever called may be gone before the action has ended: a line that nobody reads must not
+	// kill it half way. Notify, unlike Ignore, is not inherited by children.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	return RunOn(p, Host{
 		Argv0:    os.Args[0],
 		Args:     os.Args[1:],
@@ -34,6 +39,8 @@ func Run(p Program) int {
 		Stdout:   os.Stdout,
 		Stderr:   os.Stderr,
 		Terminal: isTerminal(os.Stderr),
+
+		Unprivileged: os.Geteuid() != 0,
 	})
 }
 
@@ -71,15 +78,22 @@ type run struct {
 	unread error
 }
 
-func (r *run) main() int {
+func (r *run) main() (code int) {
+	// The action itself has a recover of its own (bounded), that leaves time to end in order.
+	// Without this one a panic in a check of values would be the runtime's exit code 2.
+	defer func() {
+		if p := recover(); p != nil {
+			code = r.panicked(p)
+		}
+	}()
 	if len(r.host.Args) > 0 {
 		if internal, ok := r.program.Internal[r.host.Args[0]]; ok {
 			return r.internal(internal)
 		}
 	}
-	inv, code := r.understand()
-	if code >= 0 {
-		return code
+	inv, done := r.understand()
+	if done >= 0 {
+		return done
 	}
 	r.call = r.newCall(inv)
 	switch inv.action {
@@ -93,6 +107,25 @@ func (r *run) main() int {
 		return codeSuccess
 	}
 	return r.act()
+}
+
+func (r *run) panicked(p any) int {
+	if r.call != nil {
+		return r.answer(Stopped, r.internalError(p))
+	}
+	err := &Error{Found: fmt.Sprintf("internal error: %v", p), Do: "please report this"}
+	if r.caller == Heartbeat && r.host.Args[len(r.host.Args)-1] == "status" {
+		words, _ := statusWords(Stopped, err)
+		fmt.Fprintln(r.host.Stdout, words)
+	}
+	r.reason("%v", err)
+	return codeGeneric
+}
+
+// internalError logs the stack, which is of use to whoever mends the agent alone.
+func (r *run) internalError(p any) error {
+	r.call.Log.Error(fmt.Sprintf("panic: %v\n%s", p, debug.Stack()))
+	return &Error{Op: r.call.Env.Action, Found: fmt.Sprintf("internal error: %v", p), Do: "please report this with the log"}
 }
 
 // understand reads the command line. code is -1 when there is an action to carry out.
@@ -125,7 +158,14 @@ func (r *run) understand() (inv invocation, code int) {
 		return inv, codeSuccess
 	}
 	r.values = r.environ.parameters()
-	maps.Copy(r.values, inv.values)
+	for name, value := range inv.values {
+		par, ok := spec.Parameter(name)
+		if !ok {
+			r.reason("-o %s: %s has no such parameter; see %s --help", quote(name), spec.Name, spec.Name)
+			return inv, codeArgs
+		}
+		r.values[par.Name] = value
+	}
 	return inv, -1
 }
 
@@ -151,7 +191,7 @@ func (r *run) newCall(inv invocation) *Call {
 	return &Call{
 		Env:    env,
 		Params: newParams(r.program.Spec, r.values),
-		Log:    newLogger(env, r.program.Spec.Name, direct, r.host.Stderr),
+		Log:    newLogger(env, r.program.Spec.Name, r.prefix, direct, r.host.Stderr),
 	}
 }
 
@@ -161,7 +201,7 @@ func (r *run) defaultInstance() string {
 	params := newParams(r.program.Spec, r.values)
 	for _, par := range r.program.Spec.Parameters {
 		if v := params.String(par.Name); par.Identifies && v != "" {
-			return r.program.Spec.Name + "_" + strings.Map(nameRune, oneLine(v))
+			return shorten(r.program.Spec.Name+"_"+strings.Map(nameRune, oneLine(v)), maxTag/2)
 		}
 	}
 	return r.program.Spec.Name
@@ -280,7 +320,9 @@ func (r *run) settle() (State, error, bool) {
 	for _, p := range r.problems() {
 		switch {
 		case p.Warning:
-			r.call.Log.Warn(p.Error())
+			if r.needsAll() { // a monitor would say it each time
+				r.call.Log.Warn(p.Error())
+			}
 		case r.needsAll():
 			return Stopped, p.asError(), true
 		case r.identifies(p.Param) && r.unread != nil:
@@ -418,15 +460,14 @@ func (r *run) bounded(h handler) (State, error) {
 	go func() {
 		defer func() {
 			if p := recover(); p != nil {
-				r.call.Log.Error(fmt.Sprintf("panic: %v\n%s", p, debug.Stack()))
-				done <- outcome{err: &Error{Found: fmt.Sprintf("internal error: %v", p), Do: "please report this with the log"}}
+				done <- outcome{err: r.internalError(p)}
 			}
 		}()
 		state, err := h(ctx, r.call)
 		done <- outcome{state, err}
 	}()
 
-	var ended error
+	var ended *Error
 	select {
 	case out := <-done:
 		return out.state, r.late(ctx, out.err, allowed)
@@ -434,7 +475,7 @@ func (r *run) bounded(h handler) (State, error) {
 		cancel()
 		ended = &Error{Op: r.call.Env.Action, Found: fmt.Sprintf("ended by signal %v%s", sig, r.whileWaiting())}
 	case <-ctx.Done():
-		ended = r.timedOut(allowed)
+		ended = r.timedOut(allowed, nil)
 	}
 	timer := time.NewTimer(unwind(keep))
 	defer timer.Stop()
@@ -447,30 +488,40 @@ func (r *run) bounded(h handler) (State, error) {
 		if specific(out.err) {
 			return out.state, out.err
 		}
+		ended.Err = told(out.err)
 		return Stopped, ended
 	case <-timer.C:
 		return Stopped, ended
 	}
 }
 
-// late replaces a bare context error of the handler by what it was waiting for.
+// late puts what the action was waiting for before an error of the handler that came of the
+// deadline, which knows at most which tool or call was cut off.
 func (r *run) late(ctx context.Context, err error, allowed time.Duration) error {
 	if err != nil && ctx.Err() != nil && !specific(err) {
-		return r.timedOut(allowed)
+		return r.timedOut(allowed, err)
 	}
 	return err
 }
 
-// specific: an *Error was worded by the agent; a bare context error was not.
+// specific: an *Error was worded by the agent; an error of the context was not.
 func specific(err error) bool {
 	var e *Error
 	return errors.As(err, &e)
 }
 
-func (r *run) timedOut(allowed time.Duration) error {
+// told is err, unless it is the bare error of a context, which says nothing more.
+func told(err error) error {
+	if err == context.DeadlineExceeded || err == context.Canceled { //nolint:errorlint // a wrapped one says what was cut off
+		return nil
+	}
+	return err
+}
+
+func (r *run) timedOut(allowed time.Duration, cause error) *Error {
 	return &Error{
 		Op: r.call.Env.Action, Found: fmt.Sprintf("not finished after %v%s", allowed.Round(100*time.Millisecond), r.whileWaiting()),
-		Do: "remove what holds it, or raise the action's timeout",
+		Err: told(cause), Do: "remove what holds it, or raise the action's timeout",
 	}
 }
 
@@ -479,6 +530,27 @@ func (r *run) whileWaiting() string {
 		return ", waiting for " + w
 	}
 	return ""
+}
+
+// classify gives an error that the agent left unclassified the kind that its cause speaks of: a
+// tool that is not there, a right that is missing.
+func (r *run) classify(err error) error {
+	if err == nil || KindOf(err) != Failed {
+		return err
+	}
+	var tool interface{ NotInstalled() bool }
+	switch {
+	// Pacemaker takes code 5 of a probe for "not running", and a missing tool alone proves nothing.
+	case !r.monitors() && errors.As(err, &tool) && tool.NotInstalled():
+		return &Error{Kind: NotInstalled, Err: err}
+	case r.host.Unprivileged && errors.Is(err, fs.ErrPermission):
+		return &Error{Kind: NoPermission, Err: err, Do: "run it as root"}
+	}
+	return err
+}
+
+func (r *run) monitors() bool {
+	return r.call.Env.Action == "monitor" || r.call.Env.Action == "status"
 }
 
 // internal runs a helper of the agent: no contract, no deadline, only an exit code.
@@ -498,7 +570,7 @@ func (r *run) internal(f func(ctx context.Context, c *Call, args []string) error
 // answer tells the outcome in the caller's way and gives the exit code.
 func (r *run) answer(state State, err error) int {
 	action := r.call.Env.Action
-	isMonitor := action == "monitor" || action == "status"
+	err = r.classify(err)
 	if action == "status" && KindOf(err) != Unimplemented {
 		words, code := statusWords(state, err)
 		fmt.Fprintln(r.host.Stdout, words)
@@ -512,13 +584,19 @@ func (r *run) answer(state State, err error) int {
 	if err != nil {
 		return r.fail(err)
 	}
-	if !isMonitor {
+	if !r.monitors() {
 		r.say(action + ": done")
 		return codeSuccess
 	}
-	if note := r.call.noted(); note != "" && failure(state, r.call.Env.Probe) {
+	if failure(state, r.call.Env.Probe) {
+		note := r.call.noted()
+		if note == "" {
+			note = "found " + state.String()
+		}
 		r.reason("%s", note)
-		r.call.Log.Error(oneLine(note))
+		if r.caller != Hand {
+			r.call.Log.Error(note)
+		}
 		return state.code()
 	}
 	r.say(state.String())
@@ -546,14 +624,14 @@ func (r *run) say(what string) {
 	if note := r.call.noted(); note != "" {
 		what += " (" + note + ")"
 	}
-	fmt.Fprintf(r.host.Stdout, "%s: %s\n", r.call.Env.Instance, oneLine(what))
+	fmt.Fprintln(r.host.Stdout, oneLine(r.call.Env.Instance+": "+what))
 }
 
 // fail tells the error once as exit reason and once in the log.
 func (r *run) fail(err error) int {
 	r.reason("%v", err)
 	if r.caller != Hand {
-		r.call.Log.Error(oneLine(err.Error()))
+		r.call.Log.Error(err.Error())
 	}
 	return KindOf(err).code()
 }
@@ -561,5 +639,6 @@ func (r *run) fail(err error) int {
 // reason writes the one line that Pacemaker keeps: the text after the last ocf-exit-reason: on
 // standard error, cut at 128 characters there.
 func (r *run) reason(format string, args ...any) {
-	fmt.Fprintf(r.host.Stderr, "%s%s\n", r.prefix, oneLine(fmt.Sprintf(format, args...)))
+	text := shorten(oneLine(fmt.Sprintf(format, args...)), maxLine)
+	fmt.Fprintf(r.host.Stderr, "%s%s\n", r.prefix, unforged(text, r.prefix))
 }

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +20,9 @@ import (
 
 // maxOutput bounds what is kept of each stream, so that a tool gone wild cannot exhaust memory.
 const maxOutput = 4 << 20
+
+// maxShown bounds the command line in an error's text.
+const maxShown = 200
 
 // Result is what a finished child printed.
 type Result struct {
@@ -39,7 +43,11 @@ type Error struct {
 // Error is one line: the command line, how it ended, and the last line it said on stderr.
 func (e *Error) Error() string {
 	var b strings.Builder
-	b.WriteString(strings.Join(e.Argv, " "))
+	line := strings.Join(e.Argv, " ")
+	if len(line) > maxShown {
+		line = strings.ToValidUTF8(line[:maxShown], "") + "…"
+	}
+	b.WriteString(line)
 	switch {
 	case errors.Is(e.Err, context.DeadlineExceeded):
 		b.WriteString(": not finished at the deadline")
@@ -55,6 +63,9 @@ func (e *Error) Error() string {
 	}
 	return b.String()
 }
+
+// NotInstalled says that there is no such tool on this machine.
+func (e *Error) NotInstalled() bool { return errors.Is(e.Err, fs.ErrNotExist) }
 
 // Unwrap gives the cause where there is one beyond the exit code.
 func (e *Error) Unwrap() error { return e.Err }
@@ -147,7 +158,7 @@ func (r Runner) RunInput(ctx context.Context, input []byte, name string, args ..
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	err = cmd.Run()
-	res := Result{Stdout: stdout.Bytes(), Stderr: stderr.Bytes()}
+	res := Result{Stdout: stdout.kept.Bytes(), Stderr: stderr.kept.Bytes()}
 	return res, wrap(ctx, argv, cmd, res.Stderr, err)
 }
 
@@ -157,15 +168,15 @@ func wrap(ctx context.Context, argv []string, cmd *exec.Cmd, stderr []byte, err 
 	}
 	e := &Error{Argv: argv, Code: -1, Stderr: stderr}
 	var exit *exec.ExitError
+	exited := errors.As(err, &exit)
 	switch {
+	case exited && exit.Exited(): // by itself, be it at the very deadline
+		e.Code = exit.ExitCode()
 	case ctx.Err() != nil:
 		e.Err = ctx.Err()
-	case errors.As(err, &exit):
-		status, ok := exit.Sys().(syscall.WaitStatus)
-		if ok && status.Signaled() {
+	case exited:
+		if status, ok := exit.Sys().(syscall.WaitStatus); ok {
 			e.Signal = status.Signal()
-		} else {
-			e.Code = exit.ExitCode()
 		}
 	case errors.Is(err, exec.ErrWaitDelay):
 		e.Code = cmd.ProcessState.ExitCode()
@@ -200,12 +211,13 @@ func (r Runner) Detach(name string, args ...string) (int, error) {
 	return pid, nil
 }
 
-// limited keeps the first maxOutput bytes and swallows the rest.
-type limited struct{ bytes.Buffer }
+// limited keeps the first maxOutput bytes and swallows the rest. The buffer is not embedded: its
+// ReadFrom would be found by io.Copy and take everything.
+type limited struct{ kept bytes.Buffer }
 
 func (l *limited) Write(p []byte) (int, error) {
-	if room := maxOutput - l.Len(); room > 0 {
-		l.Buffer.Write(p[:min(room, len(p))])
+	if room := maxOutput - l.kept.Len(); room > 0 {
+		l.kept.Write(p[:min(room, len(p))])
 	}
 	return len(p), nil
 }
