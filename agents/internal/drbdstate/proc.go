@@ -304,3 +304,16 @@ func clip(b []byte) string {
 	}
 	return string(b)
 }
+
+// ParseFencing finds the fencing policy in the output of `drbdsetup show RES`, which tells the
+// driver's own settings: "fencing resource-and-stonith;" in the disk section of 8.4 or the net
+// section of 9. Where it is not printed it is the default, "dont-care".
+func ParseFencing(show []byte) string {
+	for line := range strings.Lines(string(show)) {
+		words := strings.Fields(line)
+		if len(words) >= 2 && words[0] == "fencing" {
+			return strings.TrimSuffix(words[1], ";")
+		}
+	}
+	return "dont-care"
+}

@@ -516,3 +516,10 @@ func TestSplitBrainIsRecognisedInTheKernelLog(t *testing.T) {
 		})
 	}
 }
+
+func TestFencingPolicyOfTheDriver(t *testing.T) {
+	require.Equal(t, "resource-and-stonith", ParseFencing([]byte("resource r0 {\n    disk {\n        fencing         \tresource-and-stonith;\n    }\n}\n")))
+	require.Equal(t, "resource-only", ParseFencing([]byte("net {\n fencing resource-only; # bytes\n}\n")))
+	require.Equal(t, "dont-care", ParseFencing([]byte("resource r0 {\n options {\n }\n}\n")))
+	require.Equal(t, "dont-care", ParseFencing(nil))
+}

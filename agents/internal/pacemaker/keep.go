@@ -204,3 +204,19 @@ func Executor(root string, pid int) (string, error) {
 	}
 	return strconv.Itoa(pid) + "@" + fields[startTime], nil
 }
+
+// Once reports whether this is the first call with this value for the key, and remembers it: for
+// what is told once and not at every monitor. Without a ledger that can be written every call is
+// the first. The empty value forgets, and is never the first.
+func (l Ledger) Once(key, value string) bool {
+	key = "once " + key
+	if value == "" {
+		_ = l.forget(key) // what cannot be forgotten was never remembered
+		return false
+	}
+	if l.look(key, value) != unknown {
+		return false
+	}
+	_ = l.note(key, value) // see above: telling twice is better than failing
+	return true
+}

@@ -403,3 +403,12 @@ func TestExecutorSurvivesHostileCommandNames(t *testing.T) {
 	_, err = BootID(root)
 	require.True(t, errors.Is(err, fs.ErrNotExist))
 }
+
+func TestOnceIsOncePerValue(t *testing.T) {
+	l := ledger(t)
+	require.True(t, l.Once("split", "StandAlone"))
+	require.False(t, l.Once("split", "StandAlone"))
+	require.True(t, l.Once("split", "SplitBrain"))
+	require.False(t, l.Once("split", ""))
+	require.True(t, l.Once("split", "SplitBrain"), "it was over and came back")
+}

@@ -1,0 +1,278 @@
+package main
+
+import (
+	"fmt"
+
+	"baton/agents/internal/drbdstate"
+	"baton/ocf"
+)
+
+// This file holds the decisions: pure functions of a state that was read completely.
+
+// stateOf is what monitor answers. found is false where the kernel has no such resource.
+//
+// A resource whose volumes are all unconfigured is stopped: it has no disk, no link, and is
+// Secondary. Role and data decide the rest; the link alone never does, since a node that lost its
+// peer serves as well as before.
+func stateOf(r drbdstate.Resource, found bool) ocf.State {
+	switch {
+	case !found || !r.Configured():
+		return ocf.Stopped
+	case !r.AnyPrimary():
+		return ocf.Running
+	case !serves(r):
+		return ocf.FailedPromoted
+	}
+	return ocf.Promoted
+}
+
+// serves reports whether each volume can reach good data, here or over the link.
+func serves(r drbdstate.Resource) bool {
+	if r.FailIO {
+		return false
+	}
+	for _, v := range r.Volumes {
+		if v.Disk != drbdstate.UpToDate && !peerHas(r, v.Number) {
+			return false
+		}
+	}
+	return true
+}
+
+// peerHas reports whether a connected peer has UpToDate data of the volume.
+func peerHas(r drbdstate.Resource, volume int) bool {
+	return r.AnyPeer(func(p drbdstate.Peer) bool {
+		v, ok := p.Volume(volume)
+		return ok && p.Connection == drbdstate.Connected && v.Disk == drbdstate.UpToDate
+	})
+}
+
+// settling reports whether a local disk is on its way between states, so that its data says
+// nothing yet.
+func settling(r drbdstate.Resource) bool {
+	for _, v := range r.Volumes {
+		if inTransit(v.Disk) {
+			return true
+		}
+	}
+	return false
+}
+
+func inTransit(d drbdstate.Disk) bool {
+	return d == drbdstate.Attaching || d == drbdstate.Detaching || d == drbdstate.Negotiating
+}
+
+// alone reports whether the resource gave up the link to every peer: an administrator
+// disconnected it, or DRBD refused the peer (split brain, authentication).
+func alone(r drbdstate.Resource) bool {
+	if len(r.Peers) == 0 {
+		return false
+	}
+	return !r.AnyPeer(func(p drbdstate.Peer) bool { return p.Connection != drbdstate.StandAlone })
+}
+
+// anyAlone is alone for at least one peer.
+func anyAlone(r drbdstate.Resource) bool {
+	return r.AnyPeer(func(p drbdstate.Peer) bool { return p.Connection == drbdstate.StandAlone })
+}
+
+// linked reports whether every peer is connected.
+func linked(r drbdstate.Resource) bool {
+	return !r.AnyPeer(func(p drbdstate.Peer) bool { return p.Connection != drbdstate.Connected })
+}
+
+// scores are the four values of adjust_master_score.
+type scores struct {
+	consistent  int // local data only Consistent
+	throughPeer int // no usable local disk, good data over the link
+	peerUnknown int // local data UpToDate, nothing known of the peer's
+	best        int // local data UpToDate and the peer's known, or promoted with UpToDate data
+}
+
+// score is the promotion score of this node; 0 means none. why says it in words.
+//
+// fenced says that DRBD calls a fence-peer handler before it promotes without its peer.
+//
+// It differs from ocf:linbit:drbd's table where that table hands out old or torn data:
+//   - Inconsistent, Outdated and Consistent data get no score even with a good peer: when the
+//     promoted peer stops, the node would be promoted onto data that goes away with it. A running
+//     Primary keeps the low score, since taking it away would demote it.
+//   - a disk that is still attaching gets none instead of the last value.
+//   - a Secondary that is StandAlone without fencing gets none: its link was dropped on purpose or
+//     by an unresolved split brain, and the other copy may be newer.
+func score(r drbdstate.Resource, s scores, fenced bool) (n int, why string) {
+	if !r.Configured() {
+		return 0, "not configured"
+	}
+	if r.FailIO {
+		return 0, "I/O is failed on purpose until the last user closes the device"
+	}
+	if clients(r) {
+		return clientScore(r, s)
+	}
+	n, why = s.best, "UpToDate"
+	for _, v := range r.Volumes {
+		if m, w := volumeScore(r, v, s, fenced); m < n {
+			n, why = m, fmt.Sprintf("volume %d: %s", v.Number, w)
+		}
+	}
+	return n, why
+}
+
+func volumeScore(r drbdstate.Resource, v drbdstate.Volume, s scores, fenced bool) (n int, why string) {
+	primary := r.AnyPrimary()
+	switch {
+	case !v.Quorum:
+		return 0, "no quorum"
+	case primary && v.Disk == drbdstate.UpToDate:
+		return s.best, "promoted, UpToDate"
+	case primary && peerHas(r, v.Number):
+		return s.throughPeer, "promoted on the peer's data, own disk is " + string(v.Disk)
+	case primary:
+		return 0, "promoted without access to good data"
+	case inTransit(v.Disk):
+		return 0, "own disk is " + string(v.Disk)
+	case v.Disk == drbdstate.UpToDate:
+		return upToDateScore(r, v, s, fenced)
+	case v.Disk == drbdstate.Consistent && !peerHas(r, v.Number):
+		return s.consistent, "own disk is only Consistent"
+	case (v.Disk == drbdstate.Diskless || v.Disk == drbdstate.FailedDisk) && peerHas(r, v.Number):
+		return s.throughPeer, "own disk is " + string(v.Disk) + ", the peer's is UpToDate"
+	}
+	return 0, "own disk is " + string(v.Disk)
+}
+
+// upToDateScore is for a Secondary with UpToDate data.
+func upToDateScore(r drbdstate.Resource, v drbdstate.Volume, s scores, fenced bool) (n int, why string) {
+	switch {
+	case blind(r, v, fenced):
+		return 0, blindWords
+	case peerUnknown(r, v):
+		return s.peerUnknown, "UpToDate, the peer's data is not known"
+	}
+	return s.best, "UpToDate, the peer's data is known"
+}
+
+const blindWords = "UpToDate but StandAlone without fencing: the peer's may be newer"
+
+// blind reports whether good data here may be the older copy: the link was given up, the peer's
+// data is not known, and no fencing handler would be asked before a promotion.
+func blind(r drbdstate.Resource, v drbdstate.Volume, fenced bool) bool {
+	return alone(r) && !fenced && peerUnknown(r, v)
+}
+
+func peerUnknown(r drbdstate.Resource, v drbdstate.Volume) bool {
+	return r.AnyPeer(func(p drbdstate.Peer) bool {
+		pv, ok := p.Volume(v.Number)
+		return !ok || pv.Disk == drbdstate.DUnknown
+	})
+}
+
+// clients reports whether this node has no disk on purpose (DRBD 9).
+func clients(r drbdstate.Resource) bool {
+	for _, v := range r.Volumes {
+		if !v.Client {
+			return false
+		}
+	}
+	return len(r.Volumes) > 0
+}
+
+// clientScore stays one below that of a node with a disk in the same situation.
+func clientScore(r drbdstate.Resource, s scores) (n int, why string) {
+	good, all := 0, true
+	for _, p := range r.Peers {
+		bad := false
+		for _, v := range r.Volumes {
+			pv, ok := p.Volume(v.Number)
+			bad = bad || !ok || p.Connection != drbdstate.Connected || pv.Disk != drbdstate.UpToDate
+		}
+		if bad {
+			all = false
+		} else {
+			good++
+		}
+	}
+	for _, v := range r.Volumes {
+		if !v.Quorum {
+			return 0, "no quorum"
+		}
+	}
+	switch {
+	case good > 0 && (all || r.AnyPrimary()):
+		return max(s.best-1, 0), "diskless client of UpToDate peers"
+	case good > 0:
+		return max(s.peerUnknown-1, 0), "diskless client, some peer is UpToDate"
+	}
+	return 0, "diskless client without an UpToDate peer"
+}
+
+// refusal says why this node must not be promoted; empty where nothing is known against it. The
+// kernel refuses most of these by itself. Saying so first is quicker, names the reason, and holds
+// where the kernel would agree: onto a half-synchronised copy while the good peer is still there.
+func refusal(r drbdstate.Resource, allowConsistent, fenced bool) string {
+	if r.FailIO {
+		return "DRBD fails all I/O until the last user closes the device"
+	}
+	for _, v := range r.Volumes {
+		if v.Role == drbdstate.Primary {
+			continue
+		}
+		if why := volumeRefusal(r, v, allowConsistent, fenced); why != "" {
+			if len(r.Volumes) > 1 {
+				return fmt.Sprintf("volume %d: %s", v.Number, why)
+			}
+			return why
+		}
+	}
+	return ""
+}
+
+func volumeRefusal(r drbdstate.Resource, v drbdstate.Volume, allowConsistent, fenced bool) string {
+	switch {
+	case !v.Quorum:
+		return "no quorum"
+	case v.Disk == drbdstate.UpToDate:
+		if blind(r, v, fenced) {
+			return "own data is " + blindWords
+		}
+		return ""
+	case v.Disk == drbdstate.Consistent && allowConsistent:
+		return "" // the kernel asks the fence-peer handler, and refuses without it
+	case v.Disk == drbdstate.Diskless || v.Disk == drbdstate.FailedDisk:
+		if peerHas(r, v.Number) {
+			return ""
+		}
+		return "own disk is " + string(v.Disk) + " and no connected peer is UpToDate"
+	}
+	return "own disk is " + string(v.Disk)
+}
+
+// plan is what start has to do to reach a running, unpromoted resource.
+type plan int
+
+const (
+	nothing plan = iota // runs as configured
+	bringUp             // nothing of it is in the kernel
+	adjust              // parts are missing: a disk, the link, a volume
+)
+
+func (p plan) String() string {
+	return [...]string{"nothing to do", "bring up", "adjust"}[p]
+}
+
+// startPlan decides how start brings the resource up.
+func startPlan(r drbdstate.Resource, found bool) plan {
+	if !found {
+		return bringUp
+	}
+	if !r.Configured() || anyAlone(r) || len(r.Peers) == 0 {
+		return adjust
+	}
+	for _, v := range r.Volumes {
+		if !v.Configured || v.Disk == drbdstate.Diskless && !v.Client {
+			return adjust
+		}
+	}
+	return nothing
+}

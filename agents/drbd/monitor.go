@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"baton/agents/internal/drbdstate"
+	"baton/agents/internal/pacemaker"
+	"baton/ocf"
+)
+
+// monitor reads the kernel's state and changes nothing of it. It also keeps the promotion score
+// and the node attribute, which are the cluster's records of this state.
+func (s system) monitor(ctx context.Context, c *ocf.Call) (ocf.State, error) {
+	a := s.agent(c)
+	r, found, err := a.read(ctx)
+	if err != nil {
+		// Unknown is neither stopped nor unpromoted, and must not be a candidate for promotion.
+		if !c.Env.Probe {
+			a.keepScore(ctx, 0, "the state cannot be read", false)
+		}
+		return ocf.Stopped, err
+	}
+	state := stateOf(r, found)
+	switch state {
+	case ocf.Stopped:
+		c.Note("%s: not configured in the kernel; expected a running resource", a.name)
+		if !c.Env.Probe { // a probe that finds nothing leaves the score alone: it may be another's start
+			a.keepScore(ctx, 0, "stopped", false)
+		}
+		return state, nil
+	case ocf.FailedPromoted:
+		c.Note("%s: promoted without access to good data: %v; expected an UpToDate disk here or at a connected peer; "+
+			"look for disk errors in the kernel's log", a.name, r)
+	case ocf.Running, ocf.Promoted, ocf.DegradedRunning, ocf.DegradedPromoted:
+		c.Note("%v", r)
+	}
+	a.publish(ctx, r, c.Env.Probe)
+	return state, a.watchSplit(ctx, r)
+}
+
+// heartbeatMonitor answers status of haresources: held means promoted here.
+func (s system) heartbeatMonitor(ctx context.Context, c *ocf.Call) (ocf.State, error) {
+	a := s.agent(c)
+	r, found, err := a.read(ctx)
+	if err != nil {
+		return ocf.Stopped, err
+	}
+	if state := stateOf(r, found); state == ocf.Promoted || state == ocf.FailedPromoted {
+		return state, nil
+	}
+	return ocf.Stopped, nil
+}
+
+// publish sets the promotion score by a state that was read.
+func (a *agent) publish(ctx context.Context, r drbdstate.Resource, force bool) {
+	if !a.clustered() {
+		return
+	}
+	n, why := score(r, a.scores, false)
+	if with, words := score(r, a.scores, true); with != n && a.fenced(ctx) {
+		n, why = with, words
+	}
+	a.keepScore(ctx, n, why, force)
+}
+
+// clustered: only a cluster's call speaks of a resource that has a promotion score.
+func (a *agent) clustered() bool { return a.Env.Caller == ocf.Cluster }
+
+// fenced asks the driver whether it would call a fence-peer handler before it promotes without
+// its peer. What cannot be found out counts as no.
+func (a *agent) fenced(ctx context.Context) bool {
+	res, err := a.runner.Run(ctx, "drbdsetup", "show", a.name)
+	if err != nil {
+		a.Log.Warn("fencing policy not known, taken as none: " + err.Error())
+		return false
+	}
+	return drbdstate.ParseFencing(res.Stdout) != "dont-care"
+}
+
+// keepScore brings the score into the cluster. It never fails the action: a cluster that does not
+// answer is logged, and the next call tries again.
+func (a *agent) keepScore(ctx context.Context, n int, why string, force bool) {
+	if !a.clustered() {
+		return
+	}
+	tools := a.tools
+	tools.Limit = share(ctx)
+	written, err := tools.KeepScore(ctx, a.ledger, n, force)
+	switch {
+	case pacemaker.NoCluster(err):
+		a.Log.Debug("no promotion score: " + err.Error())
+	case err != nil:
+		a.Log.Warn(fmt.Sprintf("promotion score %d (%s) may not be set: %v", n, why, err))
+	case written:
+		a.Log.Info(fmt.Sprintf("%s: promotion score %d (%s)", a.name, n, why))
+	}
+}
+
+// share is the part of the remaining time that one call to the cluster may take.
+func share(ctx context.Context) time.Duration {
+	limit := pacemaker.DefaultLimit
+	if end, ok := ctx.Deadline(); ok {
+		limit = min(limit, max(time.Until(end)/3, 100*time.Millisecond))
+	}
+	return limit
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"baton/agents/internal/drbdstate"
+	"baton/ocf"
+)
+
+const (
+	// promotePatience is how long refusals that can pass by themselves are retried. The kernel
+	// itself pings a peer that still looks Primary and waits for it (drbd_set_role: 0.6 s twice);
+	// 10 s is one ping-int, after which a dead peer is known to be dead.
+	promotePatience = 10 * time.Second
+	// retryAfter is the pause between two tries.
+	retryAfter = 300 * time.Millisecond
+)
+
+// promote makes this node Primary by a plain "primary". Nothing is ever forced: what the kernel
+// refuses for want of good data fails at once, so that the cluster can try another node.
+func (s system) promote(ctx context.Context, c *ocf.Call) error {
+	a := s.agent(c)
+	r, err := a.toPrimary(ctx)
+	if err != nil {
+		return err
+	}
+	a.publish(ctx, r, false)
+	return nil
+}
+
+func (a *agent) toPrimary(ctx context.Context) (drbdstate.Resource, error) {
+	end := time.Now().Add(promotePatience)
+	for tries := 1; ; tries++ {
+		a.Waiting("the disks of %s to settle", a.name)
+		r, found, err := a.await(ctx, time.Until(end), func(r drbdstate.Resource, found bool) bool {
+			return !found || r.AllPrimary() || !settling(r)
+		})
+		switch {
+		case err != nil:
+			return r, err
+		case stateOf(r, found) == ocf.Stopped:
+			return r, a.fail(ocf.Failed, "not started", "an unpromoted resource", "start it first")
+		case r.AllPrimary():
+			return r, nil
+		}
+		fenced := false
+		if alone(r) {
+			fenced = a.fenced(ctx)
+		}
+		if why := refusal(r, a.scores.consistent > 0, fenced); why != "" {
+			return r, a.fail(ocf.Failed, why, "UpToDate data", "see docs/drbd.md, \"A promotion is refused\"")
+		}
+		a.Waiting("drbdsetup primary; DRBD's fence-peer handler runs inside it")
+		err = a.primary(ctx, r)
+		if err == nil {
+			return a.promoted(ctx)
+		}
+		if ended(ctx, err) {
+			return r, err
+		}
+		v, words := judge(err)
+		early := a.Params.Bool(parEarly) && r.AnyPeer(func(p drbdstate.Peer) bool { return p.Role == drbdstate.Primary })
+		if v != passing || early || !time.Now().Before(end) {
+			return r, a.fail(ocf.Failed, words, "UpToDate data and no other Primary",
+				fmt.Sprintf("DRBD refused %d times; state: %v", tries, r))
+		}
+		a.Log.Debug(fmt.Sprintf("try %d: %s", tries, words))
+		if err := pause(ctx, retryAfter); err != nil {
+			return r, err
+		}
+	}
+}
+
+// primary asks for the role. In 8.4 each volume has a role of its own: where one is refused, those
+// that this call promoted go back, so that a refused promotion leaves nothing behind.
+func (a *agent) primary(ctx context.Context, r drbdstate.Resource) error {
+	if !r.Version.Legacy() {
+		return a.drbdsetup(ctx, "primary", a.name)
+	}
+	var done []int
+	for _, v := range r.Volumes {
+		if v.Role == drbdstate.Primary {
+			continue
+		}
+		if err := a.drbdsetup(ctx, "primary", strconv.Itoa(v.Minor)); err != nil {
+			for _, minor := range done {
+				if undo := a.drbdsetup(ctx, "secondary", strconv.Itoa(minor)); undo != nil {
+					a.Log.Warn(fmt.Sprintf("minor %d stays Primary after a refused promotion: %v", minor, undo))
+				}
+			}
+			return err
+		}
+		done = append(done, v.Minor)
+	}
+	return nil
+}
+
+// promoted verifies what drbdsetup said.
+func (a *agent) promoted(ctx context.Context) (drbdstate.Resource, error) {
+	r, found, err := a.await(ctx, time.Second, func(r drbdstate.Resource, _ bool) bool { return r.AllPrimary() })
+	if err != nil {
+		return r, err
+	}
+	if !found || !r.AllPrimary() {
+		return r, a.fail(ocf.Failed, "not Primary after a successful drbdsetup primary: "+r.String(), "Primary", "look at the kernel's log")
+	}
+	return r, nil
+}
+
+// heartbeatStart is the start of haresources: up, and promoted.
+func (s system) heartbeatStart(ctx context.Context, c *ocf.Call) error {
+	a := s.agent(c)
+	r, found, err := a.read(ctx)
+	if err != nil {
+		return err
+	}
+	if stateOf(r, found) == ocf.Stopped {
+		if _, err := a.up(ctx); err != nil {
+			return err
+		}
+	}
+	_, err = a.toPrimary(ctx)
+	return err
+}
