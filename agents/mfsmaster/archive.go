@@ -1,0 +1,249 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"baton/agents/internal/atomicfile"
+	"baton/ocf"
+)
+
+// archive keeps what recovery takes away. It is a directory that is made when something has to be
+// kept, named after the time, with a file that tells what came from where and why.
+type archive struct {
+	root string
+	keep int
+	why  string
+	now  time.Time
+	dir  string // "" until it exists
+	note strings.Builder
+}
+
+const archiveNote = "README"
+
+// archiveName sorts by time; nothing in it begins with "metadata" or "changelog", which mfsmaster
+// would take for its own.
+const archiveName = "20060102T150405.000Z"
+
+func (a *agent) newArchive(why string) *archive {
+	return &archive{root: a.archiveDir, keep: a.call.Params.Int("archive_keep"), why: why, now: a.now().UTC()}
+}
+
+// open makes the directory, private to root: metadata tell the names of everybody's files.
+func (v *archive) open() error {
+	if v.dir != "" {
+		return nil
+	}
+	if err := os.MkdirAll(v.root, 0o700); err != nil {
+		return err
+	}
+	if info, err := os.Lstat(v.root); err != nil || !info.IsDir() {
+		return fmt.Errorf("%s is not a directory (%w)", v.root, errors.Join(err, fs.ErrInvalid))
+	}
+	dir := filepath.Join(v.root, v.now.Format(archiveName))
+	for n := 1; ; n++ {
+		err := os.Mkdir(dir, 0o700)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, fs.ErrExist) || n == 100 {
+			return err
+		}
+		dir = filepath.Join(v.root, fmt.Sprintf("%s-%02d", v.now.Format(archiveName), n))
+	}
+	v.dir = dir
+	fmt.Fprintf(&v.note, "Kept by the agent mfsmaster on %s: %s\n\n", v.now.Format(time.RFC3339), v.why)
+	return v.write()
+}
+
+func (v *archive) write() error {
+	return atomicfile.Write(filepath.Join(v.dir, archiveNote), []byte(v.note.String()), 0o600)
+}
+
+func (v *archive) record(format string, args ...any) error {
+	fmt.Fprintf(&v.note, format+"\n", args...)
+	return v.write()
+}
+
+// target is a name in the archive that is not taken yet.
+func (v *archive) target(path string) (string, error) {
+	if err := v.open(); err != nil {
+		return "", err
+	}
+	name := filepath.Join(v.dir, filepath.Base(path))
+	for n := 1; ; n++ {
+		_, err := os.Lstat(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return name, nil
+		}
+		if err != nil || n == 1000 {
+			return "", fmt.Errorf("no free name for %s: %w", path, err)
+		}
+		name = filepath.Join(v.dir, fmt.Sprintf("%s.%d", filepath.Base(path), n))
+	}
+}
+
+// tail keeps the bytes from keep on, before they are cut off: together with the rest of the file
+// that is all of it.
+func (v *archive) tail(path string, keep, size int64) error {
+	target, err := v.target(path + ".tail")
+	if err != nil {
+		return err
+	}
+	in, err := openNoFollow(path, os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	if err := copyNew(target, io.NewSectionReader(in, keep, size-keep), -1, -1, 0o600); err != nil {
+		return err
+	}
+	return v.record("%s: the %d bytes behind offset %d of %s, which are no whole change", filepath.Base(target), size-keep, keep, path)
+}
+
+// take moves a file into the archive.
+func (v *archive) take(path string) error {
+	target, err := v.target(path)
+	if err != nil {
+		return err
+	}
+	err = os.Rename(path, target)
+	if errors.Is(err, unix.EXDEV) {
+		if err = v.copy(path, target); err == nil {
+			err = os.Remove(path)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return v.record("%s: was %s", filepath.Base(target), path)
+}
+
+// link keeps a file that will be replaced by another of the same name. Metadata files are only
+// ever replaced as a whole, so a hard link is a copy that costs nothing.
+func (v *archive) link(path string) error {
+	target, err := v.target(path)
+	if err != nil {
+		return err
+	}
+	err = os.Link(path, target)
+	if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EMLINK) {
+		err = v.copy(path, target)
+	}
+	if err != nil {
+		return err
+	}
+	return v.record("%s: as %s was before", filepath.Base(target), path)
+}
+
+func (v *archive) copy(path, target string) error {
+	in, err := openNoFollow(path, os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	return copyNew(target, in, -1, -1, 0o600)
+}
+
+// prune removes the oldest archives beyond the limit. Only directories with our kind of name and
+// our note are touched; of each, its files and itself, never anything below.
+func (v *archive) prune() error {
+	entries, err := os.ReadDir(v.root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var ours []string
+	for _, e := range entries {
+		dir := filepath.Join(v.root, e.Name())
+		stamp, _, _ := strings.Cut(e.Name(), "-")
+		if _, err := time.Parse(archiveName, stamp); err != nil || !e.IsDir() {
+			continue
+		}
+		if _, err := os.Lstat(filepath.Join(dir, archiveNote)); err == nil {
+			ours = append(ours, dir)
+		}
+	}
+	slices.Sort(ours)
+	for len(ours) > v.keep {
+		if err := removeFlat(ours[0]); err != nil {
+			return err
+		}
+		ours = ours[1:]
+	}
+	return nil
+}
+
+func removeFlat(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return os.Remove(dir)
+}
+
+// openNoFollow opens a regular file, never through a symbolic link.
+func openNoFollow(path string, flag int) (*os.File, error) {
+	f, err := os.OpenFile(path, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &os.PathError{Op: "open", Path: path, Err: errors.New("not a regular file")}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// copyNew writes a file that must not exist yet, and does not return before it is on the disk.
+func copyNew(path string, from io.Reader, uid, gid int, mode fs.FileMode) (err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := f.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	if _, err := io.Copy(f, from); err != nil {
+		return err
+	}
+	if uid >= 0 {
+		if err := f.Chown(uid, gid); err != nil {
+			return err
+		}
+	}
+	if err := f.Chmod(mode); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// archiveFailed words an error of the archive: without it nothing is taken away.
+func (a *agent) archiveFailed(err error) error {
+	return &ocf.Error{
+		Object: a.archiveDir, Found: "what recovery would replace cannot be kept", Err: err,
+		Expected: "a directory with room for it", Do: "free space there or set archive_dir to another file system",
+	}
+}

@@ -1,0 +1,384 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"baton/agents/internal/mfsmeta"
+	"baton/agents/internal/mfsproto"
+	"baton/agents/internal/process"
+	"baton/ocf"
+)
+
+// followerState is what runs of the metalogger on this node.
+func (a *agent) followerPID() (process.Process, bool, error) {
+	pid, err := mfsmeta.LockOwner(a.logger.dataDir, mfsmeta.MetaloggerLock)
+	if err != nil {
+		return process.Process{}, false, a.unreadable(err)
+	}
+	if pid == 0 {
+		return process.Process{}, false, nil
+	}
+	p, err := a.processes.Get(max(pid, 1))
+	if errors.Is(err, process.ErrGone) {
+		return process.Process{}, false, nil
+	}
+	if err != nil {
+		return p, false, a.unreadable(err)
+	}
+	return p, !p.State.Ended(), nil
+}
+
+// monitorFollower: unpromoted means that the metalogger runs.
+func (a *agent) monitorFollower(ctx context.Context) (ocf.State, error) {
+	p, running, err := a.followerPID()
+	if err != nil {
+		return ocf.Stopped, err
+	}
+	if !running {
+		a.call.Note("no metalogger runs in %s", a.logger.dataDir)
+		return ocf.Stopped, nil
+	}
+	if p.State == process.Halted || p.State == process.Traced {
+		return ocf.Stopped, a.fail(ocf.Failed, fmt.Sprintf("mfsmetalogger (pid %d): %v", p.PID, p.State), "a running metalogger", "nothing: the cluster restarts it")
+	}
+	known, err := a.recorded()
+	if err != nil {
+		return ocf.Running, err
+	}
+	a.call.Note("mfsmetalogger (pid %d) runs in %s", p.PID, a.logger.dataDir)
+	a.scoreWhileFollowing(ctx, known)
+	return ocf.Running, nil
+}
+
+// scoreWhileFollowing brings the promotion score up to date, by the ends of the files alone.
+// Without an answer of a master the score stays what it was when there was one: the moment in which
+// nobody can be asked is the one in which the score decides.
+func (a *agent) scoreWhileFollowing(ctx context.Context, known history) {
+	own, logger := a.copies()
+	useLogger, ok, why := known.best(own, logger)
+	if !ok {
+		a.call.Log.Info("no promotion score: " + why)
+		a.setScore(ctx, 0, a.call.Env.Probe)
+		return
+	}
+	live, err := a.masterVersion(ctx)
+	if err != nil || live == 0 {
+		return
+	}
+	version := own.version
+	if useLogger {
+		version = logger.version
+	}
+	a.setScore(ctx, followerScore(version, live), a.call.Env.Probe)
+}
+
+// masterVersion asks the master at the service address how far it is.
+func (a *agent) masterVersion(ctx context.Context) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.patience())
+	defer cancel()
+	client, err := mfsproto.Dial(ctx, a.logger.master)
+	if err != nil {
+		return 0, err
+	}
+	defer client.Close()
+	info, err := client.Info()
+	if err != nil {
+		return 0, err
+	}
+	return info.MetaVersion, nil
+}
+
+// copies are the two copies of the metadata on this node, seen at the ends of their files.
+func (a *agent) copies() (own, logger copyOf) {
+	return surveyCopy(a.dataDir), surveyCopy(a.logger.dataDir)
+}
+
+func surveyCopy(dir string) copyOf {
+	inv, err := mfsmeta.List(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return copyOf{}
+	}
+	epoch, eerr := readEpoch(dir)
+	if err := errors.Join(err, eerr); err != nil {
+		return copyOf{exists: true, broken: err.Error()}
+	}
+	c := summarize(inv)
+	c.epoch = epoch
+	return c
+}
+
+// summarize tells how far a directory reaches, if its changelogs hold what their ends promise.
+func summarize(inv mfsmeta.Inventory) copyOf {
+	c := copyOf{exists: len(inv.Logs) > 0}
+	if err := inv.Unreadable(); err != nil {
+		return copyOf{exists: true, broken: err.Error()}
+	}
+	var base mfsmeta.Base
+	for _, b := range inv.Bases {
+		c.exists = c.exists || !b.New
+		if b.Usable() && b.Version > base.Version {
+			base = b
+		}
+	}
+	if base.Path == "" {
+		if b, ok := newborn(inv); ok {
+			base = b
+		} else {
+			c.broken = "no usable metadata file"
+			return c
+		}
+	}
+	c.exists, c.metaID = true, base.MetaID
+	if ids := inv.MetaIDs(); len(ids) > 1 {
+		c.broken = "files of two file systems"
+	}
+	c.version = reach(inv, base.Version)
+	return c
+}
+
+// reach follows the intervals of ids that the ends of the changelogs show, from version on.
+func reach(inv mfsmeta.Inventory, version uint64) uint64 {
+	for grown := true; grown; {
+		grown = false
+		for _, l := range inv.Logs {
+			if l.First != 0 && l.First <= version && l.Last >= version {
+				version, grown = l.Last+1, true
+			}
+		}
+	}
+	return version
+}
+
+// startFollower starts the metalogger of an unpromoted instance.
+func (a *agent) startFollower(ctx context.Context) error {
+	if err := a.checkDurability(); err != nil {
+		return err
+	}
+	if err := a.onItsMount(); err != nil {
+		return err
+	}
+	// A clone starts unpromoted: a master that is there already is ended, as in demote.
+	if err := a.stopMaster(ctx); err != nil {
+		return err
+	}
+	if err := a.usable(a.dataDir); err != nil {
+		return err
+	}
+	known, err := a.known(ctx)
+	if err != nil {
+		return err
+	}
+	elsewhere := a.promotedElsewhere()
+	if elsewhere != "" {
+		if err := a.retireOwn(known, "the master runs on "+elsewhere); err != nil {
+			return err
+		}
+	}
+	if err := a.follow(ctx, known); err != nil {
+		return err
+	}
+	a.scoreAtStart(ctx, known, elsewhere != "")
+	return nil
+}
+
+// promotedElsewhere is the node on which the master runs, by the cluster's own words.
+func (a *agent) promotedElsewhere() string {
+	for _, inst := range a.call.Env.Notification.Promoted {
+		if inst.Node != "" && inst.Node != a.call.Env.Node {
+			return inst.Node
+		}
+	}
+	return ""
+}
+
+func (a *agent) scoreAtStart(ctx context.Context, known history, masterElsewhere bool) {
+	own, logger := a.copies()
+	useLogger, ok, why := known.best(own, logger)
+	version := own.version
+	if useLogger {
+		version = logger.version
+	}
+	switch live, err := a.masterVersion(ctx); {
+	case !ok:
+		a.call.Log.Info("no promotion score: " + why)
+		a.setScore(ctx, 0, true)
+	case err == nil && live > 0:
+		a.setScore(ctx, followerScore(version, live), true)
+	case masterElsewhere:
+		a.setScore(ctx, scoreLast, true)
+	default:
+		a.setScore(ctx, coldScore(version, known), true)
+	}
+}
+
+// retireOwn moves the master's own files into the archive if the cluster has left their history
+// behind: another node was promoted since. What is a true beginning of the present history stays;
+// it is the last resort when the metalogger's copy is not there yet.
+func (a *agent) retireOwn(known history, why string) error {
+	own := surveyCopy(a.dataDir)
+	if place := known.place(own); !own.exists || place == current || place == behind {
+		return nil
+	}
+	inv, err := mfsmeta.List(a.dataDir)
+	if err != nil {
+		return a.unreadable(err)
+	}
+	a.call.Log.Warn(fmt.Sprintf("%s: the master's old copy %s; it is moved to the archive (%s)", a.dataDir, known.words(own), why))
+	v := a.newArchive("the master's copy of an earlier life; " + why)
+	for _, path := range filesOf(inv) {
+		if err := v.take(path); err != nil {
+			return a.archiveFailed(err)
+		}
+	}
+	a.pruneArchive(v)
+	return nil
+}
+
+func (a *agent) pruneArchive(v *archive) {
+	if err := v.prune(); err != nil {
+		a.call.Log.Warn(fmt.Sprintf("%s: old archives stay: %v", v.root, err))
+	}
+}
+
+// filesOf are all metadata files and changelogs, but not what the package ships.
+func filesOf(inv mfsmeta.Inventory) []string {
+	var list []string
+	for _, b := range inv.Bases {
+		if b.Name() != "metadata.mfs.empty" {
+			list = append(list, b.Path)
+		}
+	}
+	for _, l := range inv.Logs {
+		list = append(list, l.Path)
+	}
+	return append(list, inv.Unfinished...)
+}
+
+// follow starts the metalogger if it does not run. Its directory must be of the present epoch, or
+// empty: files of an older one are moved into a directory beside, where they are kept until the
+// next time. A metalogger that is started downloads everything anew in any case.
+func (a *agent) follow(ctx context.Context, known history) error {
+	if _, running, err := a.followerPID(); running || err != nil {
+		return err
+	}
+	if err := a.loggerDir(); err != nil {
+		return err
+	}
+	epoch, err := readEpoch(a.logger.dataDir)
+	if err != nil {
+		return a.unreadable(err)
+	}
+	if epoch != known.Epoch {
+		if err := a.setLoggerAside(); err != nil {
+			return err
+		}
+		if err := writeEpoch(a.logger.dataDir, known.Epoch); err != nil {
+			return a.unreadable(err)
+		}
+	}
+	a.call.Waiting("mfsmetalogger to start")
+	defer a.call.Waiting("")
+	binary := a.call.Params.String("metalogger_binary")
+	if _, err := a.run.Run(ctx, binary, "-c", a.logger.config.Path, "-t", "10", "start"); err != nil {
+		e := &ocf.Error{Object: a.logger.dataDir, Found: "mfsmetalogger did not start: " + lastWords(err), Err: err, Do: "see its log"}
+		if errors.Is(err, fs.ErrNotExist) {
+			e.Kind, e.Do = ocf.NotInstalled, "install moosefs-metalogger on this node"
+		}
+		return e
+	}
+	for {
+		if _, running, err := a.followerPID(); running || err != nil {
+			return err
+		}
+		if !pause(ctx) {
+			return a.fail(ocf.Failed, "mfsmetalogger ended while starting", "a running metalogger", "see its log")
+		}
+	}
+}
+
+// loggerDir checks the metalogger's directory as the master's own.
+func (a *agent) loggerDir() error {
+	info, err := os.Lstat(a.logger.dataDir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return &ocf.Error{Object: a.logger.dataDir, Found: "the metalogger's directory does not exist", Do: "install -d -o " + a.user + " " + a.logger.dataDir}
+	case err != nil:
+		return a.unreadable(err)
+	case !info.IsDir():
+		return &ocf.Error{Object: a.logger.dataDir, Found: "is no directory but " + info.Mode().Type().String(), Expected: "the metalogger's directory", Do: "correct DATA_PATH in " + a.logger.config.Path}
+	}
+	return a.usable(a.logger.dataDir)
+}
+
+// previousDir keeps the metalogger's files of the epoch before.
+const previousDir = "baton-previous"
+
+func (a *agent) setLoggerAside() error {
+	inv, err := mfsmeta.List(a.logger.dataDir)
+	if err != nil {
+		return a.unreadable(err)
+	}
+	files := filesOf(inv)
+	if len(files) == 0 {
+		return nil
+	}
+	dir := filepath.Join(a.logger.dataDir, previousDir)
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return a.unreadable(err)
+	}
+	if info, err := os.Lstat(dir); err != nil || !info.IsDir() {
+		return a.unreadable(fmt.Errorf("%s is no directory", dir))
+	}
+	old, err := os.ReadDir(dir)
+	if err != nil {
+		return a.unreadable(err)
+	}
+	for _, e := range old {
+		if _, _, isLog := mfsmeta.LogName(e.Name()); isLog || strings.HasPrefix(e.Name(), "metadata") {
+			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+				return a.unreadable(err)
+			}
+		}
+	}
+	for _, path := range files {
+		if err := os.Rename(path, filepath.Join(dir, filepath.Base(path))); err != nil {
+			return a.unreadable(err)
+		}
+	}
+	return nil
+}
+
+// stopFollower ends the metalogger: SIGTERM makes it write its last line whole.
+func (a *agent) stopFollower(ctx context.Context) error {
+	a.call.Waiting("mfsmetalogger to end")
+	defer a.call.Waiting("")
+	for {
+		p, running, err := a.followerPID()
+		if err != nil {
+			return err
+		}
+		if !running {
+			return nil
+		}
+		if p.Comm != "mfsmetalogger" && filepath.Base(p.Exe) != "mfsmetalogger" {
+			return &ocf.Error{Object: a.logger.dataDir, Found: fmt.Sprintf("%v holds %s", p, mfsmeta.MetaloggerLock), Expected: "mfsmetalogger", Do: "find out what it is and end it"}
+		}
+		err = a.processes.End(ctx, a.termPatience(ctx)/2, p.ID)
+		var stuck *process.StuckError
+		if errors.As(err, &stuck) {
+			return &ocf.Error{Object: a.logger.dataDir, Found: stuck.Error(), Expected: "no metalogger", Do: "its disk hangs (dmesg); fencing frees the data"}
+		}
+		if err != nil {
+			return a.unreadable(err)
+		}
+		if !pause(ctx) {
+			return ctx.Err()
+		}
+	}
+}

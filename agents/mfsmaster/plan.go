@@ -1,0 +1,418 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"baton/agents/internal/mfsmeta"
+	"baton/ocf"
+)
+
+// material is everything that the decision about the metadata depends on.
+type material struct {
+	// own is the master's data directory, logger that of this node's metalogger, if one is kept.
+	own    mfsmeta.Inventory
+	logger *mfsmeta.Inventory
+	// emergency are files that a dying master of the same file system saved elsewhere.
+	emergency []mfsmeta.Base
+	// known is what the cluster has recorded.
+	known history
+	// initialize and accept are the parameters of these names; initialized says that a file
+	// system was made in this directory before.
+	initialize, accept, initialized bool
+	// failed are bases that mfsmaster could not restore from.
+	failed []string
+}
+
+// row names the line of the state table that a plan follows.
+type row string
+
+const (
+	rowEmpty     row = "D6 no metadata"
+	rowClean     row = "D1 stopped cleanly"
+	rowCrashed   row = "D2 not stopped cleanly"
+	rowTorn      row = "D3 torn changelog"
+	rowOlderBase row = "D4 older metadata file and changelogs"
+	rowBroken    row = "D5 incomplete or contradictory changelogs"
+	rowTwoIDs    row = "D7 two file systems"
+	rowLeftLogs  row = "D8 metalogger's files in the master's directory"
+	rowNewer     row = "D9 changelogs newer than metadata.mfs"
+	rowOlder     row = "D10 older than known"
+	rowAccess    row = "D11 not usable"
+	rowMerge     row = "D12 metalogger is ahead"
+)
+
+// refusal is a decision not to start, and what the operator can do about it.
+type refusal struct {
+	row                 row
+	kind                ocf.Kind
+	found, expected, do string
+}
+
+func (r *refusal) error(dir string) error {
+	return &ocf.Error{Kind: r.kind, Object: dir, Found: r.found, Expected: r.expected, Do: r.do}
+}
+
+// approach is what recovery would begin with, chosen from names, headers and the ends of files.
+// It says which changelogs have to be read to know the rest.
+type approach struct {
+	// make says that a new file system is to be made.
+	make bool
+	base mfsmeta.Base
+	// logs are to be read; merge says that some of them are the metalogger's.
+	logs  []mfsmeta.Log
+	merge bool
+	// top is the highest id that the master's own files show at their ends.
+	top      uint64
+	warnings []string
+}
+
+// plan is what is to be done before the master is started, in the order of the fields.
+type plan struct {
+	row      row
+	make     bool
+	base     mfsmeta.Base
+	version  uint64 // the metadata version that the started master must have at least
+	metaID   uint64 // 0 if nothing tells
+	warnings []string
+
+	trim    []mfsmeta.Tear
+	aside   []string      // files to move into the archive
+	merge   []mfsmeta.Log // the metalogger's changelogs to copy in
+	tears   []mfsmeta.Tear
+	restore bool
+	after   []string // files to move into the archive once the metadata are restored
+}
+
+const cleanName = "metadata.mfs"
+
+// choose finds the newest usable metadata file and the changelogs that continue it.
+func choose(m material) (approach, *refusal) {
+	if err := m.own.Unreadable(); err != nil {
+		return approach{}, refuseUnreadable(err)
+	}
+	if r := checkIdentity(m); r != nil {
+		return approach{}, r
+	}
+	ap := approach{}
+	for _, b := range candidates(m) {
+		if b.Usable() && (ap.base.Path == "" || b.Version > ap.base.Version) {
+			ap.base = b
+		}
+	}
+	if ap.base.Path == "" {
+		newborn, ok := newborn(m.own)
+		if !ok {
+			return chooseNothing(m)
+		}
+		ap.base = newborn
+	}
+	ap.top = max(ap.base.Version-1, m.own.Last(mfsmeta.Master, mfsmeta.Metalogger, mfsmeta.Download))
+	if m.logger != nil {
+		ap.warnings = append(ap.warnings, considerLogger(m, &ap)...)
+	}
+	from := ap.base.Version
+	if ap.merge {
+		// Reading from the newest own change on makes sure that there is something to compare.
+		from = min(from, ap.top)
+		ap.logs = append(ap.logs, mfsmeta.Select(m.logger.Logs, from)...)
+	}
+	ap.logs = append(ap.logs, mfsmeta.Select(m.own.Logs, from)...)
+	return ap, nil
+}
+
+// candidates are the metadata files that have not failed yet.
+func candidates(m material) []mfsmeta.Base {
+	var list []mfsmeta.Base
+	for _, b := range slices.Concat(m.own.Bases, m.emergency) {
+		if !slices.Contains(m.failed, b.Path) {
+			list = append(list, b)
+		}
+	}
+	return list
+}
+
+func checkIdentity(m material) *refusal {
+	ids := m.own.MetaIDs()
+	if len(ids) > 1 {
+		return &refusal{
+			row: rowTwoIDs, found: fmt.Sprintf("metadata of two file systems (meta ids %016x and %016x)", ids[0], ids[1]),
+			expected: "files of one file system",
+			do:       "look at them with mfsmetadump -s HEAD FILE and move those that do not belong here out of " + m.own.Dir,
+		}
+	}
+	if len(ids) == 1 && m.known.MetaID != 0 && ids[0] != m.known.MetaID {
+		return &refusal{
+			row: rowTwoIDs, found: fmt.Sprintf("metadata of another file system (meta id %016x)", ids[0]),
+			expected: fmt.Sprintf("meta id %016x, which the cluster knows", m.known.MetaID),
+			do:       "check which device is mounted; to take this file system over for good, delete the cluster's record: " + m.known.forget(),
+		}
+	}
+	return nil
+}
+
+// newborn finds the first metadata of a new file system that crashed before its first dump: all
+// it ever had is "MFSM NEW" and changelogs from id 1 on. Without such a changelog the same file
+// is just what the package ships.
+func newborn(own mfsmeta.Inventory) (mfsmeta.Base, bool) {
+	begun := slices.ContainsFunc(own.Logs, func(l mfsmeta.Log) bool { return l.First == 1 })
+	if !begun {
+		return mfsmeta.Base{}, false
+	}
+	// metadata.mfs and metadata.mfs.back are files of a master; metadata.mfs.empty is the package's.
+	for _, name := range []string{cleanName, "metadata.mfs.back", "metadata_ml.mfs.back"} {
+		if b, ok := own.Base(name); ok && b.Err == nil && b.New {
+			return b, true
+		}
+	}
+	return mfsmeta.Base{}, false
+}
+
+// chooseNothing decides about a directory without usable metadata.
+func chooseNothing(m material) (approach, *refusal) {
+	var damaged, trace []string
+	for _, b := range m.own.Bases {
+		switch {
+		case b.Err != nil:
+			damaged = append(damaged, b.Name())
+		case !b.New:
+			trace = append(trace, b.Name())
+		}
+	}
+	for _, l := range m.own.Logs {
+		trace = append(trace, l.Name())
+	}
+	r := &refusal{row: rowEmpty, found: "no metadata", expected: "the metadata of a file system"}
+	switch {
+	case len(damaged) > 0:
+		r.row = rowOlderBase
+		r.found = "no usable metadata file: " + strings.Join(damaged, ", ") + " damaged"
+		r.do = rescueHint(m)
+	case len(trace) > 0:
+		r.found = "changelogs or failed metadata files, but no metadata file to apply them to (" + trace[0] + ")"
+		r.do = rescueHint(m)
+	case m.known.MetaID != 0:
+		r.found = "no metadata, but the cluster knows a file system"
+		r.expected = m.known.describe()
+		r.do = "mount the right device; " + rescueHint(m)
+	case m.initialized:
+		r.found = "no metadata, although a file system was made here before"
+		r.do = rescueHint(m)
+	case m.initialize:
+		return approach{make: true}, nil
+	default:
+		r.do = "check that the right device is mounted; only for a new, empty file system set initialize=true once"
+	}
+	return approach{}, r
+}
+
+// rescueHint tells how to bring in a metalogger's copy by hand.
+func rescueHint(m material) string {
+	from := "a metalogger's DATA_PATH"
+	if m.logger != nil {
+		from = m.logger.Dir
+	}
+	return fmt.Sprintf("copy metadata_ml.mfs.back and changelog_ml*.mfs from %s to %s, or a backup, and clean up the resource", from, m.own.Dir)
+}
+
+func refuseUnreadable(err error) *refusal {
+	r := &refusal{row: rowAccess, found: err.Error(), expected: "readable regular files"}
+	switch {
+	case mfsmeta.IsLink(err):
+		r.expected, r.do = "no symbolic links among metadata files", "replace the link by the file"
+	case errors.Is(err, fs.ErrPermission):
+		r.kind, r.do = ocf.NoPermission, "check owner and mode"
+	default:
+		r.do = "check the disk (dmesg) and the file"
+	}
+	return r
+}
+
+// considerLogger decides whether the metalogger's changelogs have to be read.
+func considerLogger(m material, ap *approach) (warnings []string) {
+	last := m.logger.Last(mfsmeta.Metalogger, mfsmeta.Download)
+	if last <= ap.top {
+		return nil
+	}
+	for _, id := range m.logger.MetaIDs() {
+		if ap.base.MetaID != 0 && id != ap.base.MetaID {
+			return []string{fmt.Sprintf("the metalogger's files in %s are of another file system (meta id %016x) and are not looked at", m.logger.Dir, id)}
+		}
+	}
+	if err := m.logger.Unreadable(); err != nil {
+		return []string{fmt.Sprintf("the metalogger's files cannot be read: %v", err)}
+	}
+	ap.merge = true
+	return nil
+}
+
+// decide makes the plan from what the changelogs were found to hold.
+func decide(m material, ap approach, s mfsmeta.Scan) (plan, *refusal) {
+	if ap.make {
+		return plan{row: rowEmpty, make: true, version: 1}, nil
+	}
+	p := plan{base: ap.base, version: s.Next, metaID: ap.base.MetaID, warnings: ap.warnings, restore: true}
+	if p.metaID == 0 {
+		p.metaID = s.MetaID
+	}
+	if r := checkHistory(m, ap, s); r != nil {
+		return p, r
+	}
+	if ap.merge && s.Overlap == 0 {
+		r := refuseUnproven(m, ap, s)
+		if !m.accept {
+			return p, r
+		}
+		p.warnings = append(p.warnings, r.found+"; left out, as older_metadata=accept says")
+		p.version, ap.merge = s.Own, false
+	}
+	if p.version < m.known.Version {
+		r := refuseOlder(m, p)
+		if !m.accept {
+			return p, r
+		}
+		p.warnings = append(p.warnings, r.found+"; started all the same, as older_metadata=accept says")
+	}
+	p.prepare(m, ap, s)
+	p.classify(m, ap, s)
+	return p, nil
+}
+
+func checkHistory(m material, ap approach, s mfsmeta.Scan) *refusal {
+	r := &refusal{row: rowBroken, expected: "one history without gaps"}
+	switch {
+	case s.Fork != nil && ap.merge:
+		r.found = fmt.Sprintf("two histories: change %d differs between %s and %s", s.Fork.ID, s.Fork.A, s.Fork.B)
+		r.do = fmt.Sprintf("decide which one to keep: to keep the master's, move changelog_ml* out of %s; to keep the metalogger's, see docs/mfs.md, two histories", m.logger.Dir)
+	case s.Fork != nil:
+		r.found = fmt.Sprintf("two histories: change %d differs between %s and %s", s.Fork.ID, filepath.Base(s.Fork.A), filepath.Base(s.Fork.B))
+		r.do = "move the changelogs of the wrong one out of " + m.own.Dir
+	case len(s.Damaged) > 0:
+		r.found = fmt.Sprintf("unreadable bytes between changes in %s", strings.Join(names(s.Damaged), ", "))
+		r.do = "replace it by the same range of a metalogger's changelogs, or move it away to go back to " + goBack(s)
+	case len(s.Disordered) > 0:
+		r.found = fmt.Sprintf("ids that repeat or go back in %s", strings.Join(names(s.Disordered), ", "))
+		r.do = "move the changelogs of another time out of " + m.own.Dir
+	case s.Hole != nil:
+		r.found = fmt.Sprintf("%v missing; changelogs go on to %d", s.Hole, s.Highest)
+		r.do = fmt.Sprintf("bring them from another metalogger, or move the changelogs with ids above %d away to go back to %s", s.Hole.To, goBack(s))
+	default:
+		return nil
+	}
+	return r
+}
+
+func goBack(s mfsmeta.Scan) string { return fmt.Sprintf("version %d", s.Next) }
+
+func names(paths []string) []string {
+	var list []string
+	for _, p := range paths {
+		list = append(list, filepath.Base(p))
+	}
+	return list
+}
+
+func refuseUnproven(m material, ap approach, s mfsmeta.Scan) *refusal {
+	return &refusal{
+		row:      rowMerge,
+		found:    fmt.Sprintf("the metalogger in %s has changes up to %d, the master's files end at %d, and no change that both have shows that they are one history", m.logger.Dir, s.Highest, ap.top),
+		expected: "at least one common change",
+		do:       "copy the metalogger's files by hand if they are newer, or set older_metadata=accept to go on without them",
+	}
+}
+
+func refuseOlder(m material, p plan) *refusal {
+	return &refusal{
+		row:      rowOlder,
+		found:    fmt.Sprintf("only version %d can be recovered, %d changes less than the %d known", p.version, m.known.Version-p.version, m.known.Version),
+		expected: m.known.describe(),
+		do:       "look for the newer copy (other node, metaloggers); to lose the difference for good set older_metadata=accept",
+	}
+}
+
+// prepare fills in what has to be done to the files.
+func (p *plan) prepare(m material, ap approach, s mfsmeta.Scan) {
+	for _, t := range s.Tears {
+		if filepath.Dir(t.Path) == m.own.Dir {
+			p.trim = append(p.trim, t)
+		} else {
+			p.tears = append(p.tears, t)
+		}
+	}
+	ownLogs := slices.ContainsFunc(m.own.Logs, func(l mfsmeta.Log) bool { return l.Chain != mfsmeta.Master })
+	clean := p.base.Name() == cleanName && filepath.Dir(p.base.Path) == m.own.Dir && !p.base.New
+	p.restore = !clean || p.version != p.base.Version
+	if p.restore {
+		for _, b := range m.own.Bases {
+			if b.Err != nil || slices.Contains(m.failed, b.Path) {
+				p.aside = append(p.aside, b.Path)
+			}
+		}
+		p.aside = append(p.aside, m.own.Unfinished...)
+	}
+	if ap.merge {
+		for _, l := range mfsmeta.Select(m.logger.Logs, s.Own) {
+			p.merge = append(p.merge, l)
+		}
+	}
+	if ownLogs {
+		for _, l := range m.own.Logs {
+			if l.Chain != mfsmeta.Master {
+				p.after = append(p.after, l.Path)
+			}
+		}
+		for _, b := range m.own.Bases {
+			if strings.HasPrefix(b.Name(), "metadata_ml") && !slices.Contains(p.aside, b.Path) {
+				p.after = append(p.after, b.Path)
+			}
+		}
+	}
+}
+
+// classify names the row, the most telling first, and words what the operator should know.
+func (p *plan) classify(m material, ap approach, s mfsmeta.Scan) {
+	var cut int64
+	for _, t := range p.trim {
+		cut += t.Cut()
+	}
+	if cut > 0 {
+		p.warnings = append(p.warnings, fmt.Sprintf("%d bytes behind the last whole change of %s are cut off", cut, tornNames(p.trim)))
+	}
+	if len(p.merge) > 0 {
+		p.warnings = append(p.warnings, fmt.Sprintf("the metalogger in %s is ahead: %d changes are merged (%d common ones are equal)", m.logger.Dir, s.Next-s.Own, s.Overlap))
+	}
+	damaged := slices.ContainsFunc(m.own.Bases, func(b mfsmeta.Base) bool {
+		return b.Err != nil || slices.Contains(m.failed, b.Path)
+	})
+	if damaged && p.restore {
+		p.warnings = append(p.warnings, "a damaged metadata file is set aside; going on from "+p.base.Name())
+	}
+	switch {
+	case len(p.merge) > 0:
+		p.row = rowMerge
+	case damaged && p.restore:
+		p.row = rowOlderBase
+	case len(p.after) > 0 && p.restore:
+		p.row = rowLeftLogs
+	case cut > 0:
+		p.row = rowTorn
+	case !p.restore:
+		p.row = rowClean
+	case p.base.Name() == cleanName:
+		p.row = rowNewer
+	default:
+		p.row = rowCrashed
+	}
+}
+
+func tornNames(tears []mfsmeta.Tear) string {
+	var list []string
+	for _, t := range tears {
+		list = append(list, filepath.Base(t.Path))
+	}
+	return strings.Join(list, ", ")
+}

@@ -1,0 +1,234 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"baton/agents/internal/mfsmeta"
+	"baton/ocf"
+)
+
+// unsupported: mode storage is a primitive.
+func (a *agent) unsupported(action string) error {
+	return &ocf.Error{
+		Kind: ocf.Unimplemented, Op: action, Found: "mode=storage has no roles",
+		Expected: "a primitive resource, or mode=metaloggers", Do: "set mode=metaloggers for a promotable clone",
+	}
+}
+
+// promote makes this node's newest copy the master's metadata and starts the master.
+func promote(ctx context.Context, a *agent) error {
+	if a.mode != modeMetaloggers {
+		return a.unsupported("promote")
+	}
+	if err := a.checkDurability(); err != nil {
+		return err
+	}
+	done, err := a.clearTheWay(ctx)
+	if done || err != nil {
+		return err
+	}
+	if err := a.usable(a.dataDir); err != nil {
+		return err
+	}
+	known, err := a.known(ctx)
+	if err != nil {
+		return err
+	}
+	if err := a.stopFollower(ctx); err != nil {
+		return err
+	}
+	known, err = a.takeNewest(ctx, known)
+	if err != nil {
+		return err
+	}
+	s, err := a.bringUp(ctx, known)
+	if err != nil {
+		return err
+	}
+	a.setScore(ctx, scoreServing, true)
+	return a.remember(ctx, known, s)
+}
+
+// takeNewest brings the newest copy that belongs to the cluster's history into the master's
+// directory and begins a new epoch with it. The returned history is the new one.
+func (a *agent) takeNewest(ctx context.Context, known history) (history, error) {
+	own, logger := a.copies()
+	useLogger, ok, why := known.best(own, logger)
+	if !ok && a.call.Params.Bool("initialize") && !own.exists && !logger.exists && known.MetaID == 0 {
+		return known, nil // bringUp makes it
+	}
+	if !ok {
+		return known, a.fail(ocf.Failed, "no copy that may be promoted: "+why, "metadata of the cluster's present history",
+			"let a node with newer metadata be promoted; for the steps by hand see docs/mfs.md, promoting by hand")
+	}
+	if useLogger {
+		if err := a.adopt(logger); err != nil {
+			return known, err
+		}
+		own = surveyCopy(a.dataDir)
+	}
+	next := known
+	next.Epoch++
+	next.Fork = own.version
+	if next.MetaID == 0 {
+		next.MetaID = own.metaID
+	}
+	// A follower may be some changes behind the last version that was recorded; what it has is then
+	// the history that goes on. Whether that may be is decided by bringUp against known.
+	if err := writeEpoch(a.dataDir, next.Epoch); err != nil {
+		return known, a.unreadable(err)
+	}
+	if next.MetaID != 0 {
+		if err := a.record(ctx, next); err != nil {
+			return known, err
+		}
+	}
+	return next, nil
+}
+
+// adopt replaces the master's files by a copy of the metalogger's. The old ones go to the archive;
+// the metalogger's own stay where they are until it follows again.
+func (a *agent) adopt(logger copyOf) error {
+	inv, err := mfsmeta.List(a.logger.dataDir)
+	if err != nil {
+		return a.unreadable(err)
+	}
+	own, err := mfsmeta.List(a.dataDir)
+	if err != nil {
+		return a.unreadable(err)
+	}
+	owner, err := a.owner()
+	if err != nil {
+		return err
+	}
+	scan, r, err := loggerScan(inv)
+	if err != nil {
+		return a.unreadable(err)
+	}
+	if r != nil {
+		return r.error(a.logger.dataDir)
+	}
+	v := a.newArchive(fmt.Sprintf("promotion with the metalogger's version %d", scan.Next))
+	for _, path := range filesOf(own) {
+		if err := v.take(path); err != nil {
+			return a.archiveFailed(err)
+		}
+	}
+	for _, path := range filesOf(inv) {
+		size, err := keepSize(path, scan.Tears)
+		if err == nil {
+			err = copyPrefix(filepath.Join(a.dataDir, filepath.Base(path)), path, size, owner)
+		}
+		if err != nil {
+			return a.fail(ocf.Failed, "the metalogger's files cannot be copied: "+err.Error(), "room for them", "free space and clean up the resource")
+		}
+	}
+	a.pruneArchive(v)
+	a.call.Log.Info(fmt.Sprintf("%s: taken from the metalogger in %s, version %d (it seemed to reach %d)", a.dataDir, a.logger.dataDir, scan.Next, logger.version))
+	return nil
+}
+
+// loggerScan reads a metalogger's changelogs as a whole, before any of them is taken over.
+func loggerScan(inv mfsmeta.Inventory) (mfsmeta.Scan, *refusal, error) {
+	m := material{own: inv}
+	ap, r := choose(m)
+	if r != nil {
+		return mfsmeta.Scan{}, r, nil
+	}
+	scan, err := mfsmeta.ScanLogs(inv.Dir, ap.logs, ap.base.Version)
+	if err != nil {
+		return scan, nil, err
+	}
+	_, r = decide(m, ap, scan)
+	return scan, r, nil
+}
+
+func keepSize(path string, tears []mfsmeta.Tear) (int64, error) {
+	for _, t := range tears {
+		if t.Path == path {
+			return t.Keep, nil
+		}
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+// demote saves and ends the master and follows as a metalogger again.
+func demote(ctx context.Context, a *agent) error {
+	if a.mode != modeMetaloggers {
+		return a.unsupported("demote")
+	}
+	if err := a.stopMaster(ctx); err != nil {
+		return err
+	}
+	known, err := a.known(ctx)
+	if err != nil {
+		return err
+	}
+	if err := a.follow(ctx, known); err != nil {
+		return err
+	}
+	a.scoreAtStart(ctx, known, false)
+	return nil
+}
+
+// notify makes followers turn to a new master: its epoch is a new one, so their files are set
+// aside and the metalogger downloads everything from it.
+func notify(ctx context.Context, c *ocf.Call, n ocf.Notification) error {
+	if c.Params.String("mode") != modeMetaloggers || n.Type != "post" || n.Operation != "promote" {
+		return nil
+	}
+	for _, inst := range n.Promote {
+		if inst.Node == c.Env.Node {
+			return nil // this node's own promotion
+		}
+	}
+	a, err := newAgent(c)
+	if err != nil {
+		return err
+	}
+	return a.turnToNewMaster(ctx)
+}
+
+func (a *agent) turnToNewMaster(ctx context.Context) error {
+	s, err := a.look(ctx, a.patience())
+	if err != nil {
+		return err
+	}
+	if s.master != 0 {
+		return nil // this node serves itself
+	}
+	known, err := a.known(ctx)
+	if err != nil {
+		return err
+	}
+	epoch, err := readEpoch(a.logger.dataDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return a.unreadable(err)
+	}
+	if epoch == known.Epoch {
+		return nil
+	}
+	if err := a.retireOwn(known, "another node was promoted"); err != nil {
+		return err
+	}
+	if err := a.stopFollower(ctx); err != nil {
+		return err
+	}
+	if err := a.follow(ctx, known); err != nil {
+		return err
+	}
+	own, logger := a.copies()
+	if _, ok, _ := known.best(own, logger); !ok {
+		a.setScore(ctx, 0, true)
+	}
+	return nil
+}

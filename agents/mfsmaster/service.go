@@ -1,0 +1,224 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+	"time"
+
+	"baton/agents/internal/command"
+	"baton/agents/internal/mfsmeta"
+	"baton/agents/internal/process"
+	"baton/ocf"
+)
+
+// step is how often the state is looked at while something is waited for. A master answers a few
+// milliseconds after it has begun to listen, and an address is moved in tens.
+const step = 20 * time.Millisecond
+
+// pause waits a step; false means that ctx has ended.
+func pause(ctx context.Context) bool {
+	t := time.NewTimer(step)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// launch starts the master's program and returns when its parent process has: that proves nothing,
+// since it exits with 0 also when the daemon was killed or its user does not exist.
+func (a *agent) launch(ctx context.Context, how method, recovering bool) error {
+	args := []string{"-c", a.config.Path, "-t", lockWait(ctx)}
+	if recovering && how == methodAuto {
+		args = append(args, "-a")
+	}
+	a.call.Waiting("mfsmaster to load the metadata of %s", a.dataDir)
+	defer a.call.Waiting("")
+	_, err := a.run.Run(ctx, a.call.Params.String("binary"), append(args, "start")...)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		return &ocf.Error{Kind: ocf.NotInstalled, Object: a.call.Params.String("binary"), Err: err, Do: "install moosefs-master on this node"}
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	return &ocf.Error{Object: a.dataDir, Found: "mfsmaster did not start: " + lastWords(err), Err: err, Do: "see the log of mfsmaster"}
+}
+
+// lockWait is -t of mfsmaster: how long it waits for its lock. Its default, half an hour, is longer
+// than any action.
+func lockWait(ctx context.Context) string {
+	wait := 60 * time.Second
+	if until, ok := ctx.Deadline(); ok {
+		wait = min(wait, time.Until(until)/2)
+	}
+	return strconv.Itoa(max(1, int(wait/time.Second)))
+}
+
+// lastWords finds the line with the cause in what mfsmaster said: its last line only says that
+// starting failed.
+func lastWords(err error) string {
+	var e *command.Error
+	if !errors.As(err, &e) {
+		return "no words"
+	}
+	return cause(string(e.Stderr))
+}
+
+// awaitAnswer waits until our master answers its protocol.
+func (a *agent) awaitAnswer(ctx context.Context) (sighting, error) {
+	a.call.Waiting("mfsmaster to answer on %s", a.address)
+	defer a.call.Waiting("")
+	gone := 0
+	for {
+		s, err := a.look(ctx, a.patience())
+		if err != nil {
+			return s, err
+		}
+		v, why := judge(s, a.dataDir)
+		switch v {
+		case serving:
+			return s, nil
+		case foreign:
+			return s, a.fail(ocf.Failed, why, "our own master on "+a.address, "stop what occupies the port")
+		case absent:
+			// Between the end of the starting process and the daemon's lock nobody may be seen.
+			if gone++; gone > 50 {
+				return s, a.fail(ocf.Failed, "mfsmaster ended while starting", "a running master", "see its log; the kernel's out-of-memory killer (dmesg) or WORKING_USER are usual reasons")
+			}
+		default:
+			gone = 0
+		}
+		if !pause(ctx) {
+			return s, a.fail(ocf.Failed, why, "an answer on "+a.address+" before the deadline", "raise the timeout of the action if it is loading; else see the log of mfsmaster")
+		}
+	}
+}
+
+// patience is how long one answer may take.
+func (a *agent) patience() time.Duration { return a.call.Params.Seconds("info_timeout") }
+
+// shutDown ends the master and everything of it that holds the data directory, and returns when
+// that is verified. The master gets SIGTERM, saves its metadata, and has all the time of the action
+// but a reserve; what is left then is killed: all that it acknowledged is in its changelogs.
+func (a *agent) shutDown(ctx context.Context) error {
+	a.call.Waiting("mfsmaster to save its metadata and end")
+	defer a.call.Waiting("")
+	for round := 0; ; round++ {
+		ids, names, err := a.living()
+		if err != nil {
+			return err
+		}
+		if len(ids) == 0 {
+			return a.verifyGone(ctx)
+		}
+		patience := a.termPatience(ctx)
+		if round > 0 {
+			patience = 0 // what came up or hid during the first round has nothing to save
+		}
+		a.call.Log.Info(fmt.Sprintf("ending %s", names))
+		begin := time.Now()
+		err = a.processes.End(ctx, patience, ids...)
+		if err == nil && patience > 0 && time.Since(begin) >= patience {
+			a.call.Log.Warn(fmt.Sprintf("%s did not end within %v and was killed; the next start recovers from its changelogs", names, patience.Round(time.Second)))
+		}
+		var stuck *process.StuckError
+		if errors.As(err, &stuck) {
+			return a.fail(ocf.Failed, stuck.Error(), "no process of mfsmaster", "it cannot be killed: its disk hangs (dmesg); fencing frees the data")
+		}
+		if err != nil {
+			return a.unreadable(err)
+		}
+	}
+}
+
+// termPatience leaves a reserve of the action's time for SIGKILL and what follows.
+func (a *agent) termPatience(ctx context.Context) time.Duration {
+	until, ok := ctx.Deadline()
+	if !ok {
+		return 10 * time.Minute
+	}
+	left := time.Until(until)
+	reserve := min(max(left/10, 2*time.Second), 15*time.Second)
+	return max(left-reserve, 0)
+}
+
+// living are the processes of this master: the owner of its lock, its children, everything of
+// MooseFS in the data directory, and masters started with our configuration file.
+func (a *agent) living() (ids []process.ID, names string, err error) {
+	found := map[process.ID]process.Process{}
+	for _, lock := range []string{mfsmeta.MasterLock, mfsmeta.WriterLock} {
+		pid, err := mfsmeta.LockOwner(a.dataDir, lock)
+		if err != nil {
+			return nil, "", a.unreadable(err)
+		}
+		if pid <= 0 {
+			continue
+		}
+		p, err := a.processes.Get(pid)
+		if err == nil && isMaster(p) {
+			found[p.ID] = p
+		}
+	}
+	ours, _, err := a.holders()
+	if err != nil {
+		return nil, "", a.unreadable(err)
+	}
+	for _, h := range ours {
+		found[h.ID] = h.Process
+	}
+	strays, err := a.strays()
+	if err != nil {
+		return nil, "", a.unreadable(err)
+	}
+	for _, p := range strays {
+		if !p.State.Ended() {
+			found[p.ID] = p
+		}
+	}
+	for id, p := range found {
+		if p.State.Ended() {
+			continue
+		}
+		ids = append(ids, id)
+		if names != "" {
+			names += ", "
+		}
+		names += p.String()
+	}
+	return ids, names, nil
+}
+
+// verifyGone waits until the kernel has released both locks: after SIGKILL that takes as long as
+// freeing the memory of the process.
+func (a *agent) verifyGone(ctx context.Context) error {
+	for {
+		master, err := mfsmeta.LockOwner(a.dataDir, mfsmeta.MasterLock)
+		if err != nil {
+			return a.unreadable(err)
+		}
+		writer, err := mfsmeta.LockOwner(a.dataDir, mfsmeta.WriterLock)
+		if err != nil {
+			return a.unreadable(err)
+		}
+		ours, others, err := a.holders()
+		if err != nil {
+			return a.unreadable(err)
+		}
+		if master == 0 && writer == 0 && len(ours) == 0 {
+			for _, h := range others {
+				a.call.Log.Warn(fmt.Sprintf("%s is still held by %v, which is not the master's", a.dataDir, h))
+			}
+			return nil
+		}
+		if !pause(ctx) {
+			return a.fail(ocf.Failed, fmt.Sprintf("locks are still held (master %d, writer %d) and %d processes in the directory", master, writer, len(ours)), "none", "look with fuser -v "+a.dataDir)
+		}
+	}
+}
