@@ -82,7 +82,7 @@ func (p Parameter) appendTo(parent *etree.Element) {
 	describe(el, p.Describe(), p.ShortDesc)
 	content := el.CreateElement("content")
 	content.CreateAttr("type", p.Type.content())
-	if p.Default != "" || !p.Required {
+	if p.Default != "" {
 		content.CreateAttr("default", p.Default)
 	}
 }
@@ -131,7 +131,8 @@ func flag(on bool) string {
 	return "0"
 }
 
-// seconds always carries the unit: resource-agents' own checks refuse a bare number.
+// seconds always carries the unit: resource-agents' own checks refuse a bare number. A part of a
+// second is rounded up, for a timeout of 0 would mean none.
 func seconds(d time.Duration) string {
-	return strconv.Itoa(int(d/time.Second)) + "s"
+	return strconv.Itoa(int((d+time.Second-1)/time.Second)) + "s"
 }
