@@ -187,9 +187,10 @@ func touch(point string) error {
 }
 
 // MountVirtual mounts a file system that needs no device, such as nfsd or rpc_pipefs; the kernel
-// loads its module by itself. The error wraps unix.ENODEV where the kernel has no such type.
-func MountVirtual(fstype, point string) error {
-	if err := unix.Mount(fstype, point, fstype, 0, ""); err != nil {
+// loads its module by itself. The source is a free text that the table shows, by which a caller
+// can tell its own mounts later. The error wraps unix.ENODEV where the kernel has no such type.
+func MountVirtual(fstype, source, point string) error {
+	if err := unix.Mount(source, point, fstype, 0, ""); err != nil {
 		return &os.PathError{Op: "mount " + fstype, Path: point, Err: err}
 	}
 	return nil

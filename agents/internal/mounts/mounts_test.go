@@ -153,13 +153,13 @@ func TestBusyTellsWithoutEverUnmounting(t *testing.T) {
 func TestUnmountLeavesABusyMountAlone(t *testing.T) {
 	inMountNamespace(t)
 	dir := t.TempDir()
-	require.NoError(t, MountVirtual("tmpfs", dir))
+	require.NoError(t, MountVirtual("tmpfs", "mine", dir))
 	f, err := os.Create(filepath.Join(dir, "f"))
 	require.NoError(t, err)
 	require.ErrorIs(t, Unmount(dir), unix.EBUSY)
 	require.NoError(t, f.Close())
 	require.NoError(t, Unmount(dir))
-	require.ErrorIs(t, MountVirtual("no-such-type", dir), unix.ENODEV)
+	require.ErrorIs(t, MountVirtual("no-such-type", "mine", dir), unix.ENODEV)
 }
 
 func FuzzMountTable(f *testing.F) {

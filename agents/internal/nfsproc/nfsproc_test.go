@@ -180,6 +180,26 @@ func TestListenNamesThePortInUseAndHandsNothingOver(t *testing.T) {
 	require.Empty(t, s.wrote(t, "fs/nfsd/portlist"))
 }
 
+func TestPortInodesFindListenersAndSkipTheKernelsOwn(t *testing.T) {
+	s := fakeProc(t, map[string]string{
+		"net/tcp": `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 00000000:0801 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 15306 1 0000000000000000 100 0 0 10 0
+   1: 0100007F:0801 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0        0 999 1 0000000000000000 20 4 30 10 -1
+   2: 00000000:006F 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 7 1 0000000000000000 100 0 0 10 0
+   3: short
+   4: 00000000:xyz 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 7 1
+`,
+		"net/tcp6": "   0: 00000000000000000000000000000000:0801 0:0 0A 0:0 00:0 0 0 0 0 1\n",
+		"net/udp":  "   0: 00000000:0801 00000000:0000 07 0:0 00:0 0 0 0 42 2\n",
+	})
+	inodes, err := s.PortInodes(Port{"tcp", 2049})
+	require.NoError(t, err)
+	require.Equal(t, []uint64{15306}, inodes)
+	inodes, err = s.PortInodes(Port{"udp", 2049})
+	require.NoError(t, err)
+	require.Equal(t, []uint64{42}, inodes)
+}
+
 func TestSwitchesCountsBothKinds(t *testing.T) {
 	require.Equal(t, uint64(695), switches("Name:\tnfsd\nvoluntary_ctxt_switches:\t150\nnonvoluntary_ctxt_switches:\t545\n"))
 	require.Zero(t, switches("voluntary_ctxt_switches:\tmany\nno colon"))
@@ -190,6 +210,29 @@ func TestSwitchesCountsBothKinds(t *testing.T) {
 	require.True(t, errors.Is(err, fs.ErrNotExist))
 }
 
+func TestAProcessIsKnownByItsEnvironmentNetworkAndFiles(t *testing.T) {
+	s := fakeProc(t, map[string]string{"7/environ": "PATH=/bin\x00MARK=/data/nfs\x00MARKED=no\x00"})
+	value, ok := s.Environ(7, "MARK")
+	require.True(t, ok)
+	require.Equal(t, "/data/nfs", value)
+	for _, name := range []string{"MAR", "ARK", "NONE"} {
+		_, ok = s.Environ(7, name)
+		require.False(t, ok, name)
+	}
+	_, ok = s.Environ(8, "MARK")
+	require.False(t, ok)
+
+	require.True(t, Server{}.SameNetwork(os.Getpid()))
+	f, err := os.Create(filepath.Join(t.TempDir(), "held"))
+	require.NoError(t, err)
+	defer f.Close()
+	files, err := Server{}.OpenFiles(os.Getpid())
+	require.NoError(t, err)
+	require.Contains(t, files, f.Name())
+	_, err = s.OpenFiles(7)
+	require.ErrorIs(t, err, fs.ErrNotExist)
+}
+
 func FuzzParsers(f *testing.F) {
 	f.Add("+3 +4 -4.0")
 	f.Add("tcp 2049\n/data\t*(rw)\n* 1 0x1 /a\\040")
@@ -198,6 +241,7 @@ func FuzzParsers(f *testing.F) {
 		parsePorts(text)
 		parseContent(text)
 		switches(text)
+		parseSockets(text, Port{"tcp", 2049})
 		Unescape(text)
 	})
 }

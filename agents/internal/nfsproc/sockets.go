@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -101,4 +102,42 @@ func prepare(fd int, p Port, v6 bool, addr unix.Sockaddr) error {
 		return err
 	}
 	return unix.Listen(fd, backlog)
+}
+
+// PortInodes are the inodes of the sockets that are bound to the port, by which /proc/PID/fd shows
+// whose they are; a socket of the kernel has inode 0, which is left out.
+func (s Server) PortInodes(p Port) ([]uint64, error) {
+	var inodes []uint64
+	for _, family := range []string{"", "6"} {
+		text, err := os.ReadFile(s.proc("net", p.Transport+family))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		inodes = append(inodes, parseSockets(string(text), p)...)
+	}
+	return inodes, nil
+}
+
+// parseSockets reads /proc/net/tcp, udp and their twins for IPv6 (proc_net(5)); of TCP, only
+// listening sockets (state 0A) count:
+//
+//	sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+//	 0: 00000000:0801 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 15306 1 …
+func parseSockets(text string, p Port) []uint64 {
+	var inodes []uint64
+	for line := range strings.SplitSeq(text, "\n") {
+		words := strings.Fields(line)
+		if len(words) < 10 || p.Transport == "tcp" && words[3] != "0A" {
+			continue
+		}
+		_, hex, ok := strings.Cut(words[1], ":")
+		port, err := strconv.ParseUint(hex, 16, 16)
+		if !ok || err != nil || int(port) != p.Number {
+			continue
+		}
+		if inode, err := strconv.ParseUint(words[9], 10, 64); err == nil && inode > 0 {
+			inodes = append(inodes, inode)
+		}
+	}
+	return inodes
 }

@@ -47,3 +47,47 @@ func switches(status string) uint64 {
 	}
 	return sum
 }
+
+// Environ is the value of a variable in the environment that a process was started with, and
+// whether it has one; both are empty for a kernel thread, and for a process that has ended.
+// Daemons keep it when they fork away, which makes it a mark that a process cannot lose.
+func (s Server) Environ(pid int, name string) (string, bool) {
+	text, err := os.ReadFile(s.proc(strconv.Itoa(pid), "environ"))
+	if err != nil {
+		return "", false
+	}
+	for pair := range strings.SplitSeq(string(text), "\x00") {
+		if value, ok := strings.CutPrefix(pair, name+"="); ok {
+			return value, true
+		}
+	}
+	return "", false
+}
+
+// SameNetwork reports whether the process is in this process's network namespace; another one
+// has an NFS server of its own. A process that cannot be looked into counts as being in it.
+func (s Server) SameNetwork(pid int) bool {
+	mine, err := os.Readlink(s.proc("self", "ns", "net"))
+	if err != nil {
+		return true
+	}
+	other, err := os.Readlink(s.proc(strconv.Itoa(pid), "ns", "net"))
+	return err != nil || mine == other
+}
+
+// OpenFiles are the targets of a process's open descriptors, as the links below /proc/PID/fd
+// read; none are followed.
+func (s Server) OpenFiles(pid int) ([]string, error) {
+	dir := s.proc(strconv.Itoa(pid), "fd")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var files []string
+	for _, e := range entries {
+		if target, err := os.Readlink(filepath.Join(dir, e.Name())); err == nil {
+			files = append(files, target)
+		}
+	}
+	return files, nil
+}

@@ -1,0 +1,224 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"baton/agents/internal/atomicfile"
+	"baton/agents/internal/nfsexports"
+	"baton/agents/internal/process"
+	"baton/ocf"
+)
+
+// launch runs a daemon, which returns when its child in the background is ready.
+func (a *agent) launch(ctx context.Context, name string, args ...string) error {
+	ctx, cancel := within(ctx, 20*time.Second)
+	defer cancel()
+	if _, err := a.runner.Run(ctx, name, args...); err != nil {
+		return &ocf.Error{Object: name, Found: "does not start", Err: err, Do: "see the log for " + name}
+	}
+	return nil
+}
+
+// startTracker starts nfsdcld on the shared database. The kernel makes the pipe only when its
+// threads start, and waits a second for nfsdcld to open it; so nfsdcld is given the time until it
+// has the database open and watches the place of the pipe.
+func (a *agent) startTracker(ctx context.Context, w settings) error {
+	if err := a.launch(ctx, "nfsdcld", "-p", w.pipefs, "-s", w.stateDir(trackerDir)); err != nil {
+		return err
+	}
+	ctx, cancel := within(ctx, 10*time.Second)
+	defer cancel()
+	err := poll(ctx, func() (bool, error) {
+		h, err := a.household()
+		if err != nil {
+			return false, err
+		}
+		p, ok := h.find(h.ours, "nfsdcld")
+		if !ok {
+			return false, nil
+		}
+		files, err := a.kernel.OpenFiles(p.PID)
+		if err != nil {
+			return false, nil //nolint:nilerr // it may be on its way from parent to child
+		}
+		watches := slices.Contains(files, "anon_inode:inotify") || a.hasPipe(p)
+		return watches && slices.Contains(files, w.stateDir(trackerDir, "main.sqlite")), nil
+	})
+	if err != nil {
+		return &ocf.Error{
+			Object: "nfsdcld", Found: "did not open its database " + w.stateDir(trackerDir, "main.sqlite"), Err: err,
+			Do: "see the log for nfsdcld",
+		}
+	}
+	return nil
+}
+
+// startMountd starts rpc.mountd, which tells the kernel of exports when it asks. Without NFSv3
+// it opens no port.
+func (a *agent) startMountd(ctx context.Context, w settings) error {
+	var args []string
+	if w.v3() {
+		args = append(args, "-V", "3", "-N", "2")
+		if w.mountd > 0 {
+			args = append(args, "-p", strconv.Itoa(w.mountd))
+		}
+	} else {
+		args = append(args, "-N", "2", "-N", "3")
+	}
+	if w.v4() {
+		args = append(args, "-V", "4")
+	} else {
+		args = append(args, "-N", "4")
+	}
+	if err := a.launch(ctx, "rpc.mountd", args...); err != nil {
+		return err
+	}
+	ctx, cancel := within(ctx, 10*time.Second)
+	defer cancel()
+	err := poll(ctx, func() (bool, error) {
+		h, err := a.household()
+		if err != nil {
+			return false, err
+		}
+		p, ok := h.find(h.ours, "rpc.mountd")
+		if !ok {
+			return false, nil
+		}
+		files, err := a.kernel.OpenFiles(p.PID)
+		if err != nil {
+			return false, nil //nolint:nilerr // as above
+		}
+		// It reads the kernel's questions from these channels (cache_open in support/export/cache.c).
+		return slices.ContainsFunc(files, func(f string) bool { return strings.HasSuffix(f, "/nfsd.fh/channel") }), nil
+	})
+	if err != nil {
+		return &ocf.Error{Object: "rpc.mountd", Found: "did not begin to listen to the kernel", Err: err, Do: "see the log for rpc.mountd"}
+	}
+	return nil
+}
+
+// export puts the exports into exportfs's table, and nothing else: what an earlier boot or a
+// server of the distribution left there is dropped first, while nothing serves it.
+func (a *agent) export(ctx context.Context, w settings) error {
+	if err := a.clearTable(w); err != nil {
+		return err
+	}
+	return a.exportfs(ctx, w.exports)
+}
+
+func (a *agent) clearTable(w settings) error {
+	file := a.path(w.tabDir, "etab")
+	info, err := os.Stat(file)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		err = os.MkdirAll(a.path(w.tabDir), 0o755)
+	case err == nil && info.Size() > 0:
+		err = atomicfile.Write(file, nil, 0o644)
+	}
+	if err != nil {
+		return &ocf.Error{Object: "table of exports", Found: "cannot be emptied", Err: err, Do: "repair " + w.tabDir}
+	}
+	return nil
+}
+
+// exportfs calls the tool once for each set of options.
+func (a *agent) exportfs(ctx context.Context, list []nfsexports.Export) error {
+	var order []string
+	byOptions := map[string][]string{}
+	for _, e := range list {
+		opts := strings.Join(e.Options, ",")
+		if _, ok := byOptions[opts]; !ok {
+			order = append(order, opts)
+		}
+		byOptions[opts] = append(byOptions[opts], e.Argument())
+	}
+	ctx, cancel := within(ctx, 20*time.Second)
+	defer cancel()
+	for _, opts := range order {
+		args := append([]string{"-i", "-o", opts, "--"}, byOptions[opts]...)
+		res, err := a.runner.Run(ctx, "exportfs", args...)
+		if err != nil {
+			return &ocf.Error{
+				Object: "exportfs", Found: "refuses " + strings.Join(byOptions[opts], " ") + " (" + opts + ")", Err: err,
+				Do: "correct the export",
+			}
+		}
+		for line := range strings.SplitSeq(strings.TrimSpace(string(res.Stderr)), "\n") {
+			if line != "" {
+				a.Log.Warn(line)
+			}
+		}
+	}
+	return nil
+}
+
+// reload puts changed exports into effect without touching the clients of the others.
+func (s system) reload(ctx context.Context, c *ocf.Call) error {
+	a := s.agent(c)
+	w, err := a.settings()
+	if err != nil {
+		return err
+	}
+	if err := a.exports(&w); err != nil {
+		return err
+	}
+	f, err := a.facts(w.tabDir)
+	if err != nil {
+		return err
+	}
+	if f.threads == 0 || !a.serving(f) {
+		return &ocf.Error{Object: "NFS server", Found: "does not run", Expected: "a running server", Do: "start it"}
+	}
+	if err := a.haveDirectories(w); err != nil {
+		return err
+	}
+	var had []nfsexports.Export
+	if f.record != nil {
+		had = f.record.Exports
+	}
+	if err := a.exportfs(ctx, w.exports); err != nil {
+		return err
+	}
+	for _, e := range had {
+		if slices.ContainsFunc(w.exports, func(n nfsexports.Export) bool { return n.Dir == e.Dir && n.Client == e.Client }) {
+			continue
+		}
+		if _, err := a.runner.Run(ctx, "exportfs", "-u", "--", e.Argument()); err != nil {
+			return &ocf.Error{Object: "exportfs", Found: "does not withdraw " + e.Argument(), Err: err}
+		}
+	}
+	if err := a.kernel.FlushExports(time.Now().Unix()); err != nil {
+		return &ocf.Error{Object: "export caches", Found: "cannot be flushed", Err: err}
+	}
+	a.Log.Info(fmt.Sprintf("%d exports in effect", len(w.exports)))
+	return a.writeRecord(w.exports)
+}
+
+// patience is how long a daemon may take to end on SIGTERM before it is killed; all of them end
+// in milliseconds unless the disk hangs.
+const patience = 5 * time.Second
+
+// endDaemons ends exactly our own processes.
+func (a *agent) endDaemons(ctx context.Context, list []process.Process) error {
+	if len(list) == 0 {
+		return nil
+	}
+	var names []string
+	for _, p := range list {
+		names = append(names, identify(p))
+	}
+	a.Waiting("the end of %s", strings.Join(names, ", "))
+	defer a.Waiting("")
+	err := a.table.End(ctx, patience, ids(list)...)
+	if err != nil {
+		return &ocf.Error{Object: "NFS daemons", Found: "do not end", Err: err, Do: "see whether the disk below " + a.state + " answers"}
+	}
+	return nil
+}

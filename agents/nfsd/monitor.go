@@ -1,0 +1,261 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"baton/agents/internal/atomicfile"
+	"baton/agents/internal/process"
+	"baton/agents/internal/rpc"
+	"baton/ocf"
+)
+
+// monitor looks at the server without a child process. It changes nothing of the service, apart
+// from ending a grace period that has lasted max_grace.
+func (s system) monitor(ctx context.Context, c *ocf.Call) (ocf.State, error) {
+	a := s.agent(c)
+	w, err := a.settings()
+	if err != nil {
+		c.Log.Warn(err.Error())
+	}
+	f, err := a.facts(w.tabDir)
+	if err != nil {
+		return ocf.Stopped, err
+	}
+	return a.watch(ctx, w, f)
+}
+
+func (a *agent) watch(ctx context.Context, w settings, f facts) (ocf.State, error) {
+	left := a.left(f)
+	if left == "" {
+		a.noteStopped(f)
+		return ocf.Stopped, nil
+	}
+	if !f.mounted {
+		return ocf.Stopped, unreadable(fmt.Errorf("%s is not mounted, but there is %s", a.kernel.Mountpoint(), left))
+	}
+	a.expect(&w, f)
+	switch v := judge(f, w, left); {
+	case v.state == ocf.Stopped:
+		return ocf.Stopped, &ocf.Error{Object: "NFS server", Found: v.fault, Do: v.do}
+	case v.state == ocf.DegradedRunning:
+		a.Note("%s; %s", v.fault, v.do)
+		a.Log.Warn(v.fault)
+		return ocf.DegradedRunning, nil
+	}
+	if err := a.stuck(ctx, f.household.threads); err != nil {
+		return ocf.Stopped, err
+	}
+	if a.Env.CheckLevel >= 10 {
+		if err := a.ask(ctx, w); err != nil {
+			return ocf.Stopped, err
+		}
+	}
+	a.limitGrace(w, f)
+	a.keepMountList(w)
+	a.Note("%d threads, %d exports", f.threads, len(w.exports))
+	return ocf.Running, nil
+}
+
+// expect fills in what should be exported: what start recorded, else what the parameters say.
+func (a *agent) expect(w *settings, f facts) {
+	if f.record != nil && len(f.record.Exports) > 0 {
+		w.exports = f.record.Exports
+		return
+	}
+	if list, given, err := paramExports(a.Params); err == nil && given {
+		w.exports = list
+		if err := a.exports(w); err != nil {
+			a.Log.Warn(err.Error())
+		}
+	}
+}
+
+// noteStopped says what a recurring monitor or a person wants to know of a server that is not there.
+func (a *agent) noteStopped(f facts) {
+	switch {
+	case f.threads > 0:
+		a.Note("not running; an NFS server of somebody else runs on this node: systemctl disable --now nfs-server.service")
+		if a.Env.Probe {
+			a.Log.Warn("an NFS server that this resource has not started runs on this node; systemctl disable --now nfs-server.service")
+		}
+	default:
+		a.Note("the NFS server does not run: no threads, no daemons of ours")
+	}
+}
+
+// hungAfter is how long all threads must stand in the kernel without a single step before the
+// server counts as hung: a slow disk makes steps.
+const hungAfter = 3 * time.Second
+
+// stuck tells a server whose threads all wait in the kernel for something that does not come
+// (state D) from one that is merely busy. It costs time only if all of them are found in D.
+func (a *agent) stuck(ctx context.Context, threads []process.Process) error {
+	if len(threads) == 0 {
+		return nil // another kernel may name them otherwise; their number has been read already
+	}
+	before, in, all := a.waiting(threads)
+	if !all {
+		return nil
+	}
+	a.Waiting("server threads that wait in the kernel")
+	ctx, cancel := within(ctx, hungAfter)
+	defer cancel()
+	err := poll(ctx, func() (bool, error) {
+		now, _, all := a.waiting(threads)
+		return !all || now != before, nil
+	})
+	if err == nil {
+		a.Waiting("")
+		return nil
+	}
+	return &ocf.Error{
+		Object: "NFS server", Found: fmt.Sprintf("hangs: all %d threads wait in the kernel (%s)", len(threads), in),
+		Do: "see whether the disk below the exports answers",
+	}
+}
+
+// waiting sums the steps that the threads have made, and tells whether all of them wait in D.
+func (a *agent) waiting(threads []process.Process) (steps uint64, in string, all bool) {
+	for _, t := range threads {
+		p, err := a.table.Lookup(t.ID)
+		if err != nil || p.State != process.Uninterruptible {
+			return 0, "", false
+		}
+		act, err := a.kernel.Activity(t.PID)
+		if err != nil {
+			return 0, "", false
+		}
+		steps, in = steps+act.Switches, act.In
+	}
+	return steps, in, true
+}
+
+// ask makes a NULL call to everything that the server is to serve, over the wire.
+func (a *agent) ask(ctx context.Context, w settings) error {
+	for _, t := range a.targets(w) {
+		a.Waiting("an answer of %v", t)
+		step, cancel := within(ctx, 10*time.Second)
+		err := rpc.Null(step, t)
+		cancel()
+		if err != nil {
+			return &ocf.Error{
+				Object: "NFS server", Found: "does not answer", Err: err, Expected: "an answer to a NULL call",
+				Do: doRestart,
+			}
+		}
+	}
+	a.Waiting("")
+	return nil
+}
+
+// targets are what the server must answer: each version over each transport.
+func (a *agent) targets(w settings) []rpc.Target {
+	host := a.listeningAddress(w)
+	var list []rpc.Target
+	for _, p := range w.ports {
+		addr := net.JoinHostPort(host, strconv.Itoa(p.Number))
+		if w.v4() && p.Transport == "tcp" {
+			list = append(list, rpc.Target{Network: p.Transport, Address: addr, Program: rpc.NFS, Version: 4})
+		}
+		if w.v3() {
+			list = append(list, rpc.Target{Network: p.Transport, Address: addr, Program: rpc.NFS, Version: 3})
+		}
+	}
+	return list
+}
+
+// listeningAddress is a service address where it is up, else the loopback address.
+func (a *agent) listeningAddress(w settings) string {
+	for _, ip := range w.ips {
+		if hasAddress(ip.String()) {
+			return ip.String()
+		}
+	}
+	return "127.0.0.1"
+}
+
+// hasAddress reports whether the address is this machine's: only then can it be bound.
+func hasAddress(ip string) bool {
+	conn, err := net.ListenPacket("udp", net.JoinHostPort(ip, "0"))
+	if err != nil {
+		return false
+	}
+	return conn.Close() == nil
+}
+
+// keepMountList copies mountd's list of NFSv3 mounts, which it keeps on the local disk, to the
+// state directory. It serves showmount alone, so that a failure is only told.
+func (a *agent) keepMountList(w settings) {
+	if !w.v3() {
+		return
+	}
+	text, err := os.ReadFile(a.path(w.tabDir, "rmtab"))
+	if err == nil {
+		_, err = atomicfile.WriteIfChanged(w.stateDir("rmtab"), text, 0o644)
+	}
+	if err != nil {
+		a.Log.Warn("the list of mounts (rmtab) was not kept: " + err.Error())
+	}
+}
+
+// graceEnds decides whether a grace period must be ended now, by what is known of it.
+func graceEnds(ended bool, running, longest time.Duration) bool {
+	return !ended && longest > 0 && running >= longest
+}
+
+// limitGrace ends a grace period that has lasted longer than max_grace: a client that has died
+// keeps it open for everybody. It must never fail a monitor.
+func (a *agent) limitGrace(w settings, f facts) {
+	running, err := a.runningFor(f.household.threads)
+	if err != nil {
+		a.Log.Warn("how long the server has run cannot be told: " + err.Error())
+		return
+	}
+	if w.v4() {
+		a.endGrace(w, running, "NFSv4", a.kernel.GraceEnded, a.kernel.EndGrace)
+	}
+	if w.v3() {
+		a.endGrace(w, running, "NFSv3 (lockd)", a.kernel.LockdGraceEnded, a.kernel.EndLockdGrace)
+	}
+}
+
+func (a *agent) endGrace(w settings, running time.Duration, what string, ended func() (bool, error), end func() error) {
+	over, err := ended()
+	if err != nil || !graceEnds(over, running, w.maxGrace) {
+		return
+	}
+	if err := end(); err != nil {
+		a.Log.Warn(fmt.Sprintf("the grace period of %s could not be ended: %v", what, err))
+		return
+	}
+	a.Log.Warn(fmt.Sprintf("the grace period of %s was ended after %v: a client that had locks before the move has not come back "+
+		"(or speaks NFSv4.0 or 3); what it had not reclaimed is lost", what, running.Round(time.Second)))
+}
+
+// runningFor is how long the oldest server thread has run: from its start time, in ticks of
+// 1/100 s since the boot (USER_HZ, the same on all machines Linux runs servers on), and /proc/uptime.
+func (a *agent) runningFor(threads []process.Process) (time.Duration, error) {
+	if len(threads) == 0 {
+		return 0, nil
+	}
+	text, err := os.ReadFile(a.path("proc/uptime"))
+	if err != nil {
+		return 0, err
+	}
+	first, _, _ := strings.Cut(string(text), " ")
+	up, err := strconv.ParseFloat(first, 64)
+	if err != nil {
+		return 0, fmt.Errorf("uptime: %w", err)
+	}
+	oldest := threads[0].Start
+	for _, t := range threads {
+		oldest = min(oldest, t.Start)
+	}
+	return time.Duration((up - float64(oldest)/100) * float64(time.Second)), nil
+}
