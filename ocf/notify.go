@@ -43,9 +43,9 @@ func (e environ) notification() Notification {
 		Active:         list("active"),
 		Promoted:       twin("promoted", "master"),
 		Unpromoted:     twin("unpromoted", "slave"),
-		Inactive:       strings.Fields(e.meta("notify_inactive_resource")),
-		AllNodes:       strings.Fields(e.meta("notify_all_uname")),
-		AvailableNodes: strings.Fields(e.meta("notify_available_uname")),
+		Inactive:       names(e.meta("notify_inactive_resource")),
+		AllNodes:       names(e.meta("notify_all_uname")),
+		AvailableNodes: names(e.meta("notify_available_uname")),
 	}
 }
 
@@ -61,4 +61,12 @@ func instances(resources, nodes string) []Instance {
 		list = append(list, inst)
 	}
 	return list
+}
+
+// names splits a list; an empty one is nil, as a list that was not passed.
+func names(list string) []string {
+	if strings.TrimSpace(list) == "" {
+		return nil
+	}
+	return strings.Fields(list)
 }
