@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -254,6 +255,9 @@ func linkError(cfg config, l addresses.Link) *ocf.Error {
 
 // kernelError words what the kernel refused.
 func kernelError(cfg config, err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err // the driver knows what was waited for
+	}
 	e := &ocf.Error{Kind: kindOf(err, ocf.Failed), Object: cfg.object(), Err: err}
 	if e.Kind == ocf.NoPermission {
 		e.Expected, e.Do = "the right to change addresses (CAP_NET_ADMIN, CAP_NET_RAW)", "run it as root"

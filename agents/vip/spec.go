@@ -124,7 +124,7 @@ func parameters() []metadata.Parameter {
 			LongDesc:  "Whether start asks the network for another holder of the address before it takes it: by ARP probes, and with nodad by neighbor solicitations. Without nodad, IPv6 duplicate address detection does that in any case. Switch it off only where a router answers for every address (proxy ARP).",
 		},
 		{
-			Name: "conflict_wait", Type: metadata.Integer, Default: "250", Min: 20, Max: 10000, Reloadable: true,
+			Name: "conflict_wait", Type: metadata.Integer, Default: "200", Min: 20, Max: 10000, Reloadable: true,
 			ShortDesc: "Milliseconds to wait for another holder's answer",
 			LongDesc:  "How long run_arping waits for an answer. Hosts of one switched network answer within a millisecond; raise it where the network spans slow links.",
 		},

@@ -306,3 +306,27 @@ func Eventually(t testing.TB, what string, cond func() bool) {
 		}
 	}
 }
+
+// AltName gives the interface an alternative name.
+func (n *NS) AltName(t testing.TB, name, alt string) {
+	t.Helper()
+	n.Do(t, func() {
+		if err := netlink.LinkAddAltName(n.link(t, name), alt); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// AddTentative adds an IPv6 address with duplicate address detection.
+func (n *NS) AddTentative(t testing.TB, name, cidr string) {
+	t.Helper()
+	n.Do(t, func() {
+		a, err := netlink.ParseAddr(cidr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := netlink.AddrAdd(n.link(t, name), a); err != nil {
+			t.Fatalf("netns %s: add %s to %s: %v", n.Name, cidr, name, err)
+		}
+	})
+}
