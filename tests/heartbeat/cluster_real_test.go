@@ -1,0 +1,148 @@
+//go:build real
+
+package heartbeat
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+const address = "192.0.2.50"
+
+// cluster is two real heartbeats with the ha.cf of crm-examples/heartbeat-nfs and shorter times.
+type cluster struct {
+	t      *testing.T
+	sw     *space
+	n1, n2 *node
+}
+
+func newCluster(t *testing.T, autoFailback string) *cluster {
+	t.Helper()
+	vip := buildVIP(t)
+	c := &cluster{t: t, sw: newSwitch(t)}
+	c.n1 = newNode(t, c.sw, "n1", 11, vip)
+	c.n2 = newNode(t, c.sw, "n2", 12, vip)
+	cf := example(t, "heartbeat-nfs/ha.cf")
+	for _, change := range []struct{ directive, value string }{
+		{"keepalive", "250ms"},
+		{"warntime", "1"},
+		{"deadtime", "3"},
+		{"initdead", "6"},
+		{"deadping", "3"},
+		{"auto_failback", autoFailback},
+	} {
+		line := regexp.MustCompile(`(?m)^` + change.directive + ` .*$`)
+		require.Regexp(t, line, cf, "the example sets it")
+		cf = line.ReplaceAllString(cf, change.directive+" "+change.value)
+	}
+	for _, n := range []*node{c.n1, c.n2} {
+		// Realtime scheduling and locked memory are not for a machine with other work.
+		n.write("ha.cf", 0o644, cf+"realtime off\n")
+		n.write("authkeys", 0o600, example(t, "heartbeat-nfs/authkeys"))
+		n.write("haresources", 0o644, "n1 vip::"+address+"/24/eth0\n")
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			for _, n := range []*node{c.n1, c.n2} {
+				t.Logf("===== %s ha-log\n%s\n===== %s ha-debug\n%s", n.name, n.log("ha-log"), n.name, n.log("ha-debug"))
+			}
+		}
+	})
+	c.start(c.n1, c.n2)
+	return c
+}
+
+func (c *cluster) start(nodes ...*node) {
+	c.t.Helper()
+	for _, n := range nodes {
+		n.sh("/usr/libexec/heartbeat/heartbeat")
+	}
+}
+
+// stable waits until the node says that both are active and no resource is on its way: before that
+// heartbeat ignores a request for standby.
+func (c *cluster) stable(n *node) {
+	c.t.Helper()
+	eventually(c.t, 40*time.Second, n.name+" stable", func() bool {
+		out, err := n.run("cl_status rscstatus; cl_status nodestatus n1; cl_status nodestatus n2")
+		return err == nil && strings.Count(out, "active") == 2 && !strings.Contains(out, "transition")
+	})
+}
+
+// moved waits until one node has the address and the other has not.
+func (c *cluster) moved(to, from *node, within time.Duration) {
+	c.t.Helper()
+	took := eventually(c.t, within, fmt.Sprintf("%s on %s and not on %s", address, to.name, from.name), func() bool {
+		return to.holds(address) && (from.cmd.ProcessState != nil || !from.holds(address))
+	})
+	c.t.Logf("%s is on %s after %.1f s", address, to.name, took.Seconds())
+}
+
+func TestHeartbeatMovesTheAddressAtStandbyTakeoverStopAndPowerLoss(t *testing.T) {
+	c := newCluster(t, "off")
+	c.moved(c.n1, c.n2, 40*time.Second)
+	c.stable(c.n1)
+	c.stable(c.n2)
+
+	t.Log("hb_standby")
+	c.n1.sh("/usr/share/heartbeat/hb_standby all")
+	c.moved(c.n2, c.n1, 20*time.Second)
+	c.stable(c.n1)
+	c.stable(c.n2)
+
+	t.Log("hb_takeover")
+	c.n1.sh("/usr/share/heartbeat/hb_takeover all")
+	c.moved(c.n1, c.n2, 20*time.Second)
+	c.stable(c.n1)
+	c.stable(c.n2)
+
+	t.Log("heartbeat stopped on the active node")
+	c.n1.sh("/usr/libexec/heartbeat/heartbeat -k")
+	c.moved(c.n2, c.n1, 20*time.Second)
+	require.Contains(t, c.n1.log("ha-log"), "Heartbeat shutdown complete")
+
+	t.Log("it comes back and, without auto_failback, takes nothing")
+	c.start(c.n1)
+	c.stable(c.n1)
+	c.stable(c.n2)
+	require.True(t, c.n2.holds(address))
+	require.False(t, c.n1.holds(address))
+
+	t.Log("power loss of the active node")
+	c.n2.end()
+	c.moved(c.n1, c.n2, 20*time.Second)
+	for _, n := range []*node{c.n1, c.n2} {
+		require.NotContains(t, n.log("ha-log"), "ERROR", "ha-log of %s", n.name)
+		require.NotContains(t, n.log("ha-log"), "Retrying failed stop", "ha-log of %s", n.name)
+	}
+}
+
+func TestIpfailMovesTheAddressWhenTheServiceInterfaceIsCut(t *testing.T) {
+	c := newCluster(t, "off")
+	c.moved(c.n1, c.n2, 40*time.Second)
+	c.stable(c.n1)
+	c.stable(c.n2)
+	c.sw.sh("ip link set ln1 down")
+	c.moved(c.n2, c.n1, 40*time.Second)
+	c.sw.sh("ip link set ln1 up")
+	eventually(t, 20*time.Second, "the ping node seen again", func() bool {
+		return strings.Contains(c.n1.sh("cl_status hblinkstatus 192.0.2.1 192.0.2.1 || true"), "up")
+	})
+	require.True(t, c.n2.holds(address), "without auto_failback it stays")
+}
+
+func TestWithAutoFailbackTheAddressReturnsToItsNode(t *testing.T) {
+	c := newCluster(t, "on")
+	c.moved(c.n1, c.n2, 40*time.Second)
+	c.stable(c.n1)
+	c.stable(c.n2)
+	c.n1.sh("/usr/libexec/heartbeat/heartbeat -k")
+	c.moved(c.n2, c.n1, 20*time.Second)
+	c.start(c.n1)
+	c.moved(c.n1, c.n2, 40*time.Second)
+}
