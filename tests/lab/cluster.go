@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"html"
 	"slices"
 	"strings"
 	"testing"
@@ -168,6 +169,8 @@ func parseStatus(text string) (Status, error) {
 		s.Nodes = append(s.Nodes, Node(n))
 	}
 	for _, f := range mon.Failures {
+		// Pacemaker 2.1.5 escapes the agent's words twice.
+		f.Reason = html.UnescapeString(f.Reason)
 		s.Failures = append(s.Failures, Failure(f))
 	}
 	return s, nil
@@ -296,29 +299,6 @@ func (l *Lab) WaitActive(ctx context.Context, id, role string, node *Machine, wi
 		l.Timeline.Add("cluster: %s", what)
 	}
 	return took, err
-}
-
-// Crm loads a file below crm-examples, such as "vip/vip.crm", into the cluster.
-func (l *Lab) Crm(ctx context.Context, example string) error {
-	text, err := Example(example)
-	if err != nil {
-		return err
-	}
-	l.Timeline.Add("cluster: load %s", example)
-	return l.CrmText(ctx, text)
-}
-
-// CrmText loads a configuration in crm's language into the cluster.
-func (l *Lab) CrmText(ctx context.Context, text string) error {
-	result, err := l.N1.Exec(ctx, strings.NewReader(text), "cat >/root/load.crm && crm -F configure load update /root/load.crm")
-	if err != nil {
-		return err
-	}
-	// crm reports some mistakes and ends with 0 all the same.
-	if said := result.Stdout + result.Stderr; strings.Contains(said, "ERROR") {
-		return fmt.Errorf("lab: crm configure load: %s", said)
-	}
-	return nil
 }
 
 // Standby tells the cluster to move everything off the node, in the way that

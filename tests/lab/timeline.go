@@ -11,6 +11,8 @@ import (
 // Timeline is what happened in a scenario, by the host's clock.
 type Timeline struct {
 	began time.Time
+	// Tell, if set before the first event, gets each one as it is added.
+	Tell func(since time.Duration, e Event)
 
 	mu     sync.Mutex
 	events []Event
@@ -30,9 +32,13 @@ func (t *Timeline) Add(format string, args ...any) { t.AddAt(time.Now(), format,
 
 // AddAt notes that something happened at another time.
 func (t *Timeline) AddAt(at time.Time, format string, args ...any) {
+	e := Event{At: at, Text: fmt.Sprintf(format, args...)}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.events = append(t.events, Event{At: at, Text: fmt.Sprintf(format, args...)})
+	t.events = append(t.events, e)
+	if t.Tell != nil {
+		t.Tell(at.Sub(t.began), e)
+	}
 }
 
 // Events returns all events in the order of their times.

@@ -140,6 +140,7 @@ func TestCoreVIPTakenAwayByHandIsNoticedAndRepaired(t *testing.T) {
 	v.Timeline.Add("n1: ip address del by hand")
 	v.N1.Sh(t, "ip address del %s/24 dev eth0", vipAddress)
 	v.ping.WaitOK(t, gone.Add(100*time.Millisecond), aMinute)
+	v.hold.WaitOK(t, gone.Add(100*time.Millisecond), aMinute)
 	v.MustActive(t, "vip", "", v.N1, aMinute)
 
 	var reason string

@@ -15,8 +15,9 @@ import (
 // logger writes entries with one write call each, so that a line is whole or
 // not there.
 type logger struct {
-	mu  sync.Mutex
-	out io.Writer
+	mu    sync.Mutex
+	out   io.Writer
+	ended sync.Once
 }
 
 func newLogger(w io.Writer) *logger { return &logger{out: w} }
@@ -27,6 +28,9 @@ func (l *logger) add(kind record.Kind, seq uint64, format string, args ...any) {
 	defer l.mu.Unlock()
 	fmt.Fprintln(l.out, e)
 }
+
+// end writes the log's last line, once.
+func (l *logger) end() { l.ended.Do(func() { l.add(record.Note, 0, "end") }) }
 
 // result notes one try.
 func (l *logger) result(seq uint64, err error, format string, args ...any) {

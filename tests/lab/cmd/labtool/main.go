@@ -48,7 +48,10 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	out := newLogger(os.Stdout)
-	if err := run(ctx, out); err != nil {
+	err := run(ctx, out)
+	// Without a last line a stall at the end of the log could not be seen.
+	out.end()
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "labtool %s: %v\n", os.Args[1], err)
 		os.Exit(1)
 	}

@@ -74,7 +74,7 @@ func holdTCP(f *flag.FlagSet) func(context.Context, *logger) error {
 		}()
 		go func() {
 			<-ctx.Done() // an exchange in flight must not hold up the end
-			time.Sleep(100 * time.Millisecond)
+			out.end()
 			os.Exit(0)
 		}()
 		paced(ctx, *every, func(seq uint64) {

@@ -132,3 +132,23 @@ func (l Log) LongestGap() Gap {
 	}
 	return longest
 }
+
+// Strip draws the log for a person: one character for each step from a time
+// on, a block where something was acknowledged and a dot where nothing was.
+func (l Log) Strip(from time.Time, long, step time.Duration) string {
+	answered := make([]bool, max(0, (long+step-1)/step))
+	for _, e := range l.Of(OK) {
+		if i := int(e.Wall.Sub(from) / step); !e.Wall.Before(from) && i < len(answered) {
+			answered[i] = true
+		}
+	}
+	var b strings.Builder
+	for _, ok := range answered {
+		if ok {
+			b.WriteRune('█')
+		} else {
+			b.WriteRune('·')
+		}
+	}
+	return b.String()
+}

@@ -75,6 +75,14 @@ func TestWallClockSetMeanwhileDoesNotMakeAGap(t *testing.T) {
 	require.Equal(t, 100*time.Millisecond, Log{first, second}.LongestGap().Long)
 }
 
+func TestStripShowsWhereNothingWasAcknowledged(t *testing.T) {
+	log := Log{entry(0, 1, OK, ""), entry(150, 2, OK, ""), entry(250, 3, Fail, ""), entry(420, 4, OK, ""), entry(9000, 5, OK, "")}
+	from, _ := at(0)
+	require.Equal(t, "██··█", log.Strip(from, 500*time.Millisecond, 100*time.Millisecond))
+	require.Equal(t, "█··█·", log.Strip(from.Add(100*time.Millisecond), 500*time.Millisecond, 100*time.Millisecond))
+	require.Empty(t, log.Strip(from, 0, 100*time.Millisecond))
+}
+
 func FuzzParseNeverPanics(f *testing.F) {
 	f.Add(entry(5, 1, OK, "x").String() + "\n")
 	f.Add("1 2 3\n")
