@@ -126,7 +126,7 @@ func TestWithoutAValueTheDefaultHoldsByNameOrAlias(t *testing.T) {
 
 func TestAskingForWhatIsNotDeclaredIsAMistakeOfTheCode(t *testing.T) {
 	p := newParams(everyType(), nil)
-	require.PanicsWithValue(t, `parameter "nmae" is not declared by every`, func() { p.String("nmae") })
+	require.PanicsWithValue(t, `parameter "label" is not declared by every`, func() { p.String("label") })
 	require.Panics(t, func() { p.Seconds("delay") }, "an alias is for the caller, not for the code")
 }
 
