@@ -99,16 +99,39 @@ func fill(f *os.File, data []byte, mode fs.FileMode, uid, gid int) *Error {
 
 // WriteIfChanged writes like Write, but only when the file is absent or its
 // content differs; changed tells which. A monitor that keeps a record calls
-// this, so that an idle service costs no disk write.
+// this, so that an idle service costs no disk write. What is no regular file (a
+// symbolic link, a pipe) differs: it is replaced, and never read.
 func WriteIfChanged(path string, data []byte, mode fs.FileMode) (changed bool, err error) {
-	old, err := os.ReadFile(path)
-	switch {
-	case err == nil && bytes.Equal(old, data):
-		return false, nil
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
+	same, err := holds(path, data)
+	if err != nil {
 		return false, &Error{Op: "read", Path: path, Err: cause(err)}
 	}
+	if same {
+		return false, nil
+	}
 	return true, Write(path, data, mode)
+}
+
+// holds tells whether path is a regular file with exactly this content.
+func holds(path string, data []byte) (bool, error) {
+	// Without O_NONBLOCK, opening a pipe would wait for its writer.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO):
+		return false, nil // absent, a link, a socket
+	case err != nil:
+		return false, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() || info.Size() != int64(len(data)) {
+		return false, err
+	}
+	old := make([]byte, len(data))
+	if _, err := f.ReadAt(old, 0); err != nil {
+		return false, err
+	}
+	return bytes.Equal(old, data), nil
 }
 
 // SyncDir puts the names in dir on the disk: call it after creating, renaming

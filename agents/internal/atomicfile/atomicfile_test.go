@@ -141,10 +141,43 @@ func TestWriteIfChangedWritesOnlyChanges(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, changed, "other content")
 
-	_, err = WriteIfChanged(filepath.Dir(path), []byte("b"), 0o600)
+	changed, err = WriteIfChanged(path, nil, 0o600)
+	require.NoError(t, err)
+	require.True(t, changed, "emptied")
+	changed, err = WriteIfChanged(path, nil, 0o600)
+	require.NoError(t, err)
+	require.False(t, changed, "empty already")
+
+	_, err = WriteIfChanged("/proc/version/f", []byte("b"), 0o600)
 	var e *Error
 	require.ErrorAs(t, err, &e)
 	require.Equal(t, "read", e.Op)
+}
+
+func TestWriteIfChangedReplacesWhatIsNoRegularFileWithoutReadingIt(t *testing.T) {
+	dir := t.TempDir()
+	for name, put := range map[string]func(path string) error{
+		"a pipe, whose opening would wait":   func(path string) error { return unix.Mkfifo(path, 0o600) },
+		"a link to something without an end": func(path string) error { return os.Symlink("/dev/zero", path) },
+		"a link to nowhere":                  func(path string) error { return os.Symlink("/nowhere", path) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(dir, "record")
+			require.NoError(t, put(path))
+			changed, err := WriteIfChanged(path, []byte("x"), 0o600)
+			require.NoError(t, err)
+			require.True(t, changed)
+			info, err := os.Lstat(path)
+			require.NoError(t, err)
+			require.True(t, info.Mode().IsRegular())
+			require.NoError(t, os.Remove(path))
+		})
+	}
+	changed, err := WriteIfChanged(dir, []byte("x"), 0o600)
+	require.True(t, changed)
+	var e *Error
+	require.ErrorAs(t, err, &e)
+	require.Equal(t, "rename", e.Op, "a directory is not replaced")
 }
 
 func TestConcurrentWritersLeaveOneWholeContent(t *testing.T) {
