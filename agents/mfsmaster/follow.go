@@ -366,7 +366,7 @@ func (a *agent) stopFollower(ctx context.Context) error {
 		if !running {
 			return nil
 		}
-		if p.Comm != "mfsmetalogger" && filepath.Base(p.Exe) != "mfsmetalogger" {
+		if !isMetalogger(p) {
 			return &ocf.Error{Object: a.logger.dataDir, Found: fmt.Sprintf("%v holds %s", p, mfsmeta.MetaloggerLock), Expected: "mfsmetalogger", Do: "find out what it is and end it"}
 		}
 		err = a.processes.End(ctx, a.termPatience(ctx)/2, p.ID)

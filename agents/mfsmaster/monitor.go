@@ -8,6 +8,7 @@ import (
 
 	"baton/agents/internal/mfsmeta"
 	"baton/agents/internal/mfsproto"
+	"baton/agents/internal/process"
 	"baton/ocf"
 )
 
@@ -68,7 +69,8 @@ func (a *agent) observe(ctx context.Context) (s sighting, v verdict, why string,
 		if s, err = a.look(ctx, a.patience()); err != nil {
 			return s, v, why, err
 		}
-		if v, why = judge(s, a.dataDir); v == serving || v == absent {
+		v, why = judge(s, a.dataDir)
+		if v == serving || v == absent || s.process.State == process.Halted {
 			break
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"strconv"
+	"strings"
+	"syscall"
 	"time"
 
 	"baton/agents/internal/command"
@@ -105,37 +107,96 @@ func (a *agent) awaitAnswer(ctx context.Context) (sighting, error) {
 func (a *agent) patience() time.Duration { return a.call.Params.Seconds("info_timeout") }
 
 // shutDown ends the master and everything of it that holds the data directory, and returns when
-// that is verified. The master gets SIGTERM, saves its metadata, and has all the time of the action
-// but a reserve; what is left then is killed: all that it acknowledged is in its changelogs.
+// that is verified. The order is what saves data: the master first, which writes its metadata and
+// ends its children itself; then what is left of a dead one, the dump that was going on before the
+// data writer, because the writer still has changes to write and ends when nobody can send it more.
 func (a *agent) shutDown(ctx context.Context) error {
 	a.call.Waiting("mfsmaster to save its metadata and end")
 	defer a.call.Waiting("")
-	for round := 0; ; round++ {
-		ids, names, err := a.living()
+	for {
+		l, err := a.living()
 		if err != nil {
 			return err
 		}
-		if len(ids) == 0 {
+		switch {
+		case len(l.masters) > 0:
+			err = a.end(ctx, a.termPatience(ctx), l.masters)
+		case len(l.helpers) > 0:
+			err = a.end(ctx, helperPatience, l.helpers)
+		case len(l.writers) > 0:
+			err = a.endWriters(ctx, l.writers)
+		default:
 			return a.verifyGone(ctx)
 		}
-		patience := a.termPatience(ctx)
-		if round > 0 {
-			patience = 0 // what came up or hid during the first round has nothing to save
-		}
-		a.call.Log.Info(fmt.Sprintf("ending %s", names))
-		begin := time.Now()
-		err = a.processes.End(ctx, patience, ids...)
-		if err == nil && patience > 0 && time.Since(begin) >= patience {
-			a.call.Log.Warn(fmt.Sprintf("%s did not end within %v and was killed; the next start recovers from its changelogs", names, patience.Round(time.Second)))
-		}
-		var stuck *process.StuckError
-		if errors.As(err, &stuck) {
-			return a.fail(ocf.Failed, stuck.Error(), "no process of mfsmaster", "it cannot be killed: its disk hangs (dmesg); fencing frees the data")
-		}
 		if err != nil {
+			return err
+		}
+	}
+}
+
+const (
+	// helperPatience: a dump that is not finished is of no use to anybody.
+	helperPatience = time.Second
+	// writerPatience is for writing what the pipe still holds (64 KiB) to a slow disk.
+	writerPatience = 10 * time.Second
+)
+
+// end makes processes end, all of them or an error.
+func (a *agent) end(ctx context.Context, patience time.Duration, list []process.Process) error {
+	names := listed(list)
+	a.call.Log.Info("ending " + names)
+	begin := time.Now()
+	err := a.processes.End(ctx, patience, ids(list)...)
+	if err == nil && patience > 0 && time.Since(begin) >= patience {
+		a.call.Log.Warn(fmt.Sprintf("%s did not end within %v and was killed; the next start recovers from its changelogs", names, patience.Round(time.Second)))
+	}
+	return a.notEnded(err)
+}
+
+func (a *agent) notEnded(err error) error {
+	var stuck *process.StuckError
+	if errors.As(err, &stuck) {
+		return a.fail(ocf.Failed, stuck.Error(), "no process of mfsmaster", "it cannot be killed: its disk hangs (dmesg); fencing frees the data")
+	}
+	if err != nil {
+		return a.unreadable(err)
+	}
+	return nil
+}
+
+// endWriters waits for the data writer to end by itself before it signals.
+func (a *agent) endWriters(ctx context.Context, list []process.Process) error {
+	for _, p := range list {
+		if p.State != process.Halted {
+			continue
+		}
+		if err := a.processes.Signal(p.ID, syscall.SIGCONT); err != nil && !errors.Is(err, process.ErrGone) {
 			return a.unreadable(err)
 		}
 	}
+	soft, cancel := context.WithTimeout(ctx, min(writerPatience, a.termPatience(ctx)/2))
+	err := a.processes.Wait(soft, ids(list)...)
+	cancel()
+	if err == nil {
+		return nil
+	}
+	return a.end(ctx, helperPatience, list)
+}
+
+func ids(list []process.Process) []process.ID {
+	var all []process.ID
+	for _, p := range list {
+		all = append(all, p.ID)
+	}
+	return all
+}
+
+func listed(list []process.Process) string {
+	var names []string
+	for _, p := range list {
+		names = append(names, p.String())
+	}
+	return strings.Join(names, ", ")
 }
 
 // termPatience leaves a reserve of the action's time for SIGKILL and what follows.
@@ -149,51 +210,63 @@ func (a *agent) termPatience(ctx context.Context) time.Duration {
 	return max(left-reserve, 0)
 }
 
-// living are the processes of this master: the owner of its lock, its children, everything of
-// MooseFS in the data directory, and masters started with our configuration file.
-func (a *agent) living() (ids []process.ID, names string, err error) {
+// life is what lives of this master.
+type life struct{ masters, helpers, writers []process.Process }
+
+// living finds the processes of this master: the owners of its locks, everything of MooseFS in the
+// data directory, and masters that were started with our configuration file.
+func (a *agent) living() (life, error) {
 	found := map[process.ID]process.Process{}
-	for _, lock := range []string{mfsmeta.MasterLock, mfsmeta.WriterLock} {
-		pid, err := mfsmeta.LockOwner(a.dataDir, lock)
-		if err != nil {
-			return nil, "", a.unreadable(err)
-		}
+	master, err := mfsmeta.LockOwner(a.dataDir, mfsmeta.MasterLock)
+	if err != nil {
+		return life{}, a.unreadable(err)
+	}
+	writer, err := mfsmeta.LockOwner(a.dataDir, mfsmeta.WriterLock)
+	if err != nil {
+		return life{}, a.unreadable(err)
+	}
+	for _, pid := range []int{master, writer} {
 		if pid <= 0 {
 			continue
 		}
-		p, err := a.processes.Get(pid)
-		if err == nil && isMaster(p) {
+		if p, err := a.processes.Get(pid); err == nil && isMaster(p) {
 			found[p.ID] = p
 		}
 	}
 	ours, _, err := a.holders()
 	if err != nil {
-		return nil, "", a.unreadable(err)
+		return life{}, a.unreadable(err)
 	}
 	for _, h := range ours {
 		found[h.ID] = h.Process
 	}
 	strays, err := a.strays()
 	if err != nil {
-		return nil, "", a.unreadable(err)
+		return life{}, a.unreadable(err)
 	}
 	for _, p := range strays {
-		if !p.State.Ended() {
-			found[p.ID] = p
+		found[p.ID] = p
+	}
+	var l life
+	for _, p := range found {
+		switch title := p.Title(); {
+		case p.State.Ended():
+		case p.PID == writer || strings.HasPrefix(title, titleWriter):
+			l.writers = append(l.writers, p)
+		case p.PID != master && strings.HasPrefix(title, titleHelper):
+			l.helpers = append(l.helpers, p)
+		default:
+			l.masters = append(l.masters, p)
 		}
 	}
-	for id, p := range found {
-		if p.State.Ended() {
-			continue
-		}
-		ids = append(ids, id)
-		if names != "" {
-			names += ", "
-		}
-		names += p.String()
-	}
-	return ids, names, nil
+	return l, nil
 }
+
+// The titles of mfsmaster's children: "mfsmaster (data writer)", "mfsmaster (metadata saver)".
+const (
+	titleHelper = "mfsmaster ("
+	titleWriter = "mfsmaster (data writer)"
+)
 
 // verifyGone waits until the kernel has released both locks: after SIGKILL that takes as long as
 // freeing the memory of the process.

@@ -72,11 +72,17 @@ func onPlain(f func(ctx context.Context, a *agent) error) func(context.Context, 
 	}
 }
 
-// unconfigured is what an action answers whose configuration file cannot be used. The master
-// cannot have been started by this agent on a node without the file, but it may run all the same
-// from before the file was lost: so a probe says stopped only if no mfsmaster runs at all.
+// unconfigured is what an action answers whose configuration file cannot be used. Whatever this
+// agent has started carries the name of its configuration file in its command line, so that a probe
+// and a stop can tell whether anything of it is left, even now.
 func unconfigured(c *ocf.Call, why error) (ocf.State, error) {
-	running, err := process.System{}.Find(process.ByComm("mfsmaster"))
+	running, err := startedWith(process.System{}, c.Params.String("config"), loggerConfig(c))
+	if dir := c.Params.String("data_dir"); err == nil && dir != "" {
+		pid, lockErr := mfsmeta.LockOwner(dir, mfsmeta.MasterLock)
+		if lockErr != nil && !errors.Is(lockErr, fs.ErrNotExist) || pid != 0 {
+			return ocf.Stopped, why
+		}
+	}
 	if err != nil || len(running) > 0 {
 		return ocf.Stopped, why
 	}
@@ -84,11 +90,37 @@ func unconfigured(c *ocf.Call, why error) (ocf.State, error) {
 	case c.Env.Action == "stop", c.Env.Action == "demote":
 		c.Log.Warn("nothing to stop: " + why.Error())
 		return ocf.Running, nil
-	case c.Env.Probe:
+	case c.Env.Action == "monitor", c.Env.Action == "status":
 		c.Note("%v", why)
 		return ocf.Stopped, nil
 	}
 	return ocf.Stopped, why
+}
+
+// startedWith finds masters and metaloggers that were started with one of the configuration files.
+func startedWith(sys process.System, paths ...string) ([]process.Process, error) {
+	return sys.Find(func(p process.Process) bool {
+		if !isMaster(p) && !isMetalogger(p) {
+			return false
+		}
+		for i, arg := range p.Args {
+			for _, path := range paths {
+				if path != "" && (arg == "-c"+path || arg == path && i > 0 && p.Args[i-1] == "-c") {
+					return true
+				}
+			}
+		}
+		return false
+	})
+}
+
+// loggerConfig is the configuration file of the metalogger that the agent looks at, or "".
+func loggerConfig(c *ocf.Call) string {
+	path := c.Params.String("metalogger_config")
+	if path == "" && c.Params.String("mode") == modeMetaloggers {
+		return defaultMetaloggerConfig
+	}
+	return path
 }
 
 func newAgent(c *ocf.Call) (*agent, error) {
@@ -145,12 +177,9 @@ func clientAddress(cfg mfsmeta.Config, host, port string) (string, error) {
 }
 
 func (a *agent) readMetalogger() error {
-	path := a.call.Params.String("metalogger_config")
+	path := loggerConfig(a.call)
 	if path == "" {
-		if a.mode != modeMetaloggers {
-			return nil
-		}
-		path = defaultMetaloggerConfig
+		return nil
 	}
 	cfg, err := mfsmeta.ReadConfig(path)
 	if err != nil {

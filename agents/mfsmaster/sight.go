@@ -118,7 +118,15 @@ func interview(ctx context.Context, address string, s *sighting) error {
 // process counts as MooseFS's if it runs a program of that name or shows its title, such as
 // "mfsmaster (metadata saver)"; the shell of an administrator in the directory is none.
 func (a *agent) holders() (ours, others []process.Holder, err error) {
-	list, err := a.processes.Holders(a.dataDir)
+	// The kernel names files without the links that lead to the data directory.
+	dir, err := filepath.EvalSymlinks(a.dataDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	list, err := a.processes.Holders(dir)
 	var hidden *process.HiddenError
 	if errors.As(err, &hidden) && os.Geteuid() == 0 {
 		a.call.Log.Debug(hidden.Error())
@@ -141,19 +149,12 @@ func isMaster(p process.Process) bool {
 	return p.Comm == "mfsmaster" || strings.HasPrefix(p.Title(), "mfsmaster ") || filepath.Base(p.Exe) == "mfsmaster"
 }
 
+func isMetalogger(p process.Process) bool {
+	return p.Comm == "mfsmetalogger" || filepath.Base(p.Exe) == "mfsmetalogger"
+}
+
 // strays are masters of this configuration that hold the data directory no longer by its name:
 // it was unmounted lazily, or never mounted here. They are found by their command line.
 func (a *agent) strays() ([]process.Process, error) {
-	path := a.config.Path
-	return a.processes.Find(func(p process.Process) bool {
-		if !isMaster(p) {
-			return false
-		}
-		for i, arg := range p.Args {
-			if arg == "-c" && i+1 < len(p.Args) && p.Args[i+1] == path || arg == "-c"+path {
-				return true
-			}
-		}
-		return false
-	})
+	return startedWith(a.processes, a.config.Path)
 }

@@ -41,28 +41,43 @@ func start(ctx context.Context, a *agent) error {
 }
 
 // clearTheWay makes sure that no master and no remains of one are in the directory. done says that
-// our master serves already.
+// our master serves already. What passes by itself is waited for: a master that is loading, and one
+// that was killed and whose locks and sockets the kernel has not taken back yet.
 func (a *agent) clearTheWay(ctx context.Context) (done bool, err error) {
-	s, err := a.look(ctx, a.patience())
-	if err != nil {
-		return false, err
+	var told string
+	strangers := 0
+	for {
+		s, err := a.look(ctx, a.patience())
+		if err != nil {
+			return false, err
+		}
+		v, why := judge(s, a.dataDir)
+		switch v {
+		case absent:
+			return false, nil
+		case serving:
+			a.call.Log.Info(why)
+			return true, nil
+		case leftovers:
+			a.call.Log.Warn(why + "; they are ended, an unfinished dump loses nothing")
+			if err := a.shutDown(ctx); err != nil {
+				return false, err
+			}
+		case foreign:
+			if strangers++; strangers > 20 {
+				return false, a.fail(ocf.Failed, why, "a free port", "stop it; disable the unit moosefs-master (systemctl disable --now moosefs-master)")
+			}
+		case deaf:
+			if why != told {
+				a.call.Log.Warn(why)
+				told = why
+			}
+			a.call.Waiting("%s", why)
+		}
+		if !pause(ctx) {
+			return false, a.fail(ocf.Failed, why, "a master that answers, or none", "stop the resource: it ends what hangs")
+		}
 	}
-	v, why := judge(s, a.dataDir)
-	switch v {
-	case serving:
-		a.call.Log.Info(why)
-		return true, nil
-	case deaf:
-		a.call.Log.Warn(why)
-		_, err := a.awaitAnswer(ctx)
-		return err == nil, err
-	case foreign:
-		return false, a.fail(ocf.Failed, why, "a free port", "stop it; disable the unit moosefs-master (systemctl disable --now moosefs-master)")
-	case leftovers:
-		a.call.Log.Warn(why + "; they are ended, an unfinished dump loses nothing")
-		return false, a.shutDown(ctx)
-	}
-	return false, nil
 }
 
 // bringUp recovers the metadata, starts the master, and checks that it serves what was recovered.
