@@ -383,12 +383,11 @@ func (m *Machine) thaw(ctx context.Context, from string, saveable bool) error {
 func (m *Machine) setClock(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	if err := m.WaitSSH(ctx); err != nil {
+	c, err := m.connect(ctx)
+	if err != nil {
 		return err
 	}
-	now := time.Now()
-	_, err := m.Run(ctx, "date -s @%d.%09d", now.Unix(), now.Nanosecond())
-	return err
+	return c.SetClock(ctx)
 }
 
 // copySparse copies a file without its holes.

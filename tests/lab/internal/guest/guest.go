@@ -154,6 +154,42 @@ func (c *Client) Run(ctx context.Context, command string, stdin io.Reader) (Resu
 	return result, nil
 }
 
+// SetClock sets the machine's clock to the host's. The time is sent when the
+// command that takes it already runs, so that it is off by one exec of date and
+// not by the setting up of a session.
+func (c *Client) SetClock(ctx context.Context) error {
+	session, err := c.ssh.NewSession()
+	if err != nil {
+		return fmt.Errorf("%s: clock: %w", c.machine, err)
+	}
+	defer session.Close()
+	stop := context.AfterFunc(ctx, func() { session.Close() })
+	defer stop()
+	stdin, err := session.StdinPipe()
+	if err != nil {
+		return fmt.Errorf("%s: clock: %w", c.machine, err)
+	}
+	stdout, err := session.StdoutPipe()
+	if err != nil {
+		return fmt.Errorf("%s: clock: %w", c.machine, err)
+	}
+	if err := session.Start("date >/dev/null; echo ready; read t; exec date -s @$t"); err != nil {
+		return fmt.Errorf("%s: clock: %w", c.machine, err)
+	}
+	if _, err := io.ReadFull(stdout, make([]byte, len("ready\n"))); err != nil {
+		return fmt.Errorf("%s: clock: %w", c.machine, err)
+	}
+	now := time.Now()
+	if _, err := fmt.Fprintf(stdin, "%d.%09d\n", now.Unix(), now.Nanosecond()); err != nil {
+		return fmt.Errorf("%s: clock: %w", c.machine, err)
+	}
+	go io.Copy(io.Discard, stdout) //nolint:errcheck // date prints the time it set
+	if err := session.Wait(); err != nil {
+		return fmt.Errorf("%s: clock: %w", c.machine, err)
+	}
+	return nil
+}
+
 // Upload writes a file, replacing what was there in one step.
 func (c *Client) Upload(ctx context.Context, path string, mode uint32, content []byte) error {
 	quoted := Quote(path)
