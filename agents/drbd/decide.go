@@ -209,7 +209,7 @@ func clientScore(r drbdstate.Resource, s scores) (n int, why string) {
 
 // refusal says why this node must not be promoted; empty where nothing is known against it. The
 // kernel refuses most of these by itself. Saying so first is quicker, names the reason, and holds
-// where the kernel would agree: onto a half-synchronised copy while the good peer is still there.
+// where the kernel would agree: onto a half-synchronized copy while the good peer is still there.
 func refusal(r drbdstate.Resource, allowConsistent, fenced bool) string {
 	if r.FailIO {
 		return "DRBD fails all I/O until the last user closes the device"

@@ -2,7 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -62,7 +64,7 @@ func load(root string) *machine {
 	if err == nil {
 		err = json.Unmarshal(data, m)
 	}
-	if err != nil && !os.IsNotExist(err) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		panic(err)
 	}
 	return m
@@ -118,7 +120,7 @@ func fakeTool(name string) func() {
 	return func() {
 		m := load(rootDir())
 		m.Calls = append(m.Calls, strings.Join(append([]string{name}, os.Args[1:]...), " "))
-		code := 0
+		var code int
 		switch name {
 		case "modprobe":
 			code = m.modprobe()
@@ -130,7 +132,7 @@ func fakeTool(name string) func() {
 			code = m.pacemaker(name, os.Args[1:])
 		}
 		m.store()
-		os.Exit(code)
+		os.Exit(code) //nolint:forbidigo // the main function of a fake tool
 	}
 }
 
@@ -270,7 +272,7 @@ func (m *machine) pacemaker(name string, args []string) int {
 		return 102
 	case "hangs":
 		m.store()
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour) // until it is killed
 	}
 	value := func(flag string) (string, bool) {
 		for i, arg := range args {

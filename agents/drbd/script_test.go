@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) {
 	commands := map[string]func(){
-		"drbd": func() { os.Exit(ocf.Run(program(rootDir()))) },
+		"drbd": func() { os.Exit(ocf.Run(program(rootDir()))) }, //nolint:forbidigo // the agent's main function in the scripts
 	}
 	for _, tool := range []string{"modprobe", "drbdsetup", "drbdadm", "crm_attribute", "crm_master", "attrd_updater", "crm_mon", "cibadmin"} {
 		commands[tool] = fakeTool(tool)

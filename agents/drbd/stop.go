@@ -110,6 +110,7 @@ func (s system) stop(ctx context.Context, c *ocf.Call) error {
 	case err != nil && ocf.KindOf(err) == ocf.NotInstalled:
 		return err
 	case err == nil && !found:
+		a.sweep(ctx)
 		a.keepScore(ctx, 0, "stopped", true)
 		return nil
 	case err == nil && r.AnyPrimary():
@@ -124,6 +125,17 @@ func (s system) stop(ctx context.Context, c *ocf.Call) error {
 	}
 	a.keepScore(ctx, 0, "stopped", true)
 	return nil
+}
+
+// sweep removes what a start that failed early can leave behind: a resource without volumes, which
+// /proc/drbd does not show. Where there is none, drbdsetup says so, and nothing is wrong.
+func (a *agent) sweep(ctx context.Context) {
+	if _, err := a.reader.Version(); err != nil {
+		return // without the module drbdsetup would load it
+	}
+	if err := a.drbdsetup(ctx, "down", a.name); err != nil {
+		a.Log.Debug(err.Error())
+	}
 }
 
 func (a *agent) down(ctx context.Context, r drbdstate.Resource) error {

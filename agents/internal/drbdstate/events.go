@@ -64,7 +64,7 @@ func ParseEvents(data []byte, version Version) (Events, error) {
 		}
 		name := keys["name"]
 		if name == "" {
-			return e, fmt.Errorf("events2 line %d: %q has no name:", i+1, clip(line))
+			return e, fmt.Errorf("events2 line %d: %q has no name", i+1, clip(line))
 		}
 		b := byName[name]
 		if b == nil {

@@ -147,7 +147,7 @@ func ParseProc(data []byte) (Proc, error) {
 	return p, nil
 }
 
-// deviceNumber recognises " 0:" or "12:" at the begin of a line followed by cs:.
+// deviceNumber recognizes " 0:" or "12:" at the begin of a line followed by cs:.
 func deviceNumber(words []string) (int, bool) {
 	digits, found := strings.CutSuffix(words[0], ":")
 	if !found {
@@ -287,10 +287,10 @@ func (p Proc) Assemble(name string, volumes map[int]int) (Resource, error) {
 }
 
 func linkRank(c Connection) int {
-	switch c {
-	case Connected:
+	if c == Connected {
 		return 2
-	case StandAlone:
+	}
+	if c == StandAlone {
 		return 0
 	}
 	return 1

@@ -54,9 +54,11 @@ GIT-hash: 7ad5f850d711223713d6dcadc3dd48860321070c build by root@example.com, 20
 		"gap before the first": {head + "\n" + dev(1, "cs:Connected ro:Secondary/Primary ds:UpToDate/UpToDate C r-----", 0), []Device{
 			{Minor: 1, Configured: true, CState: "Connected", Role: Secondary, PeerRole: Primary, Disk: UpToDate, PeerDisk: UpToDate},
 		}},
-		"resync with its two more lines": {head + dev(0, "cs:SyncTarget ro:Secondary/Primary ds:Inconsistent/UpToDate C r-----", 32549852) +
-			"        [>....................] sync'ed:  3.1% (31784/32764)M\n        finish: 0:14:01 speed: 38,656 (38,596) want: 50,280 K/sec\n",
-			[]Device{{Minor: 0, Configured: true, CState: "SyncTarget", Role: Secondary, PeerRole: Primary, Disk: Inconsistent, PeerDisk: UpToDate, OutOfSync: 32549852}}},
+		"resync with its two more lines": {
+			head + dev(0, "cs:SyncTarget ro:Secondary/Primary ds:Inconsistent/UpToDate C r-----", 32549852) +
+				"        [>....................] sync'ed:  3.1% (31784/32764)M\n        finish: 0:14:01 speed: 38,656 (38,596) want: 50,280 K/sec\n",
+			[]Device{{Minor: 0, Configured: true, CState: "SyncTarget", Role: Secondary, PeerRole: Primary, Disk: Inconsistent, PeerDisk: UpToDate, OutOfSync: 32549852}},
+		},
 		"frozen by a fencing handler": {head + dev(0, "cs:WFConnection ro:Primary/Unknown ds:UpToDate/DUnknown C s-----", 0), []Device{
 			{Minor: 0, Configured: true, CState: "WFConnection", Role: Primary, PeerRole: UnknownRole, Disk: UpToDate, PeerDisk: DUnknown, Suspended: true},
 		}},
@@ -185,8 +187,9 @@ func TestAssembledStateOfTwoVolumes(t *testing.T) {
 	require.True(t, r.AnyPrimary())
 	require.False(t, r.AllPrimary())
 	require.Equal(t, []int{3, 7}, r.Minors())
+	r.Peers[0].Name = "n2"
 	require.Equal(t, "r0 volume 0 (minor 3) Primary UpToDate volume 1 (minor 7) Secondary UpToDate; "+
-		"peer peer Connected Primary UpToDate Inconsistent (SyncSource); I/O suspended", r.String())
+		"peer n2 Connected Primary UpToDate Inconsistent (SyncSource); I/O suspended", r.String())
 
 	down, err := p.Assemble("r1", map[int]int{0: 9})
 	require.NoError(t, err)
@@ -337,11 +340,13 @@ type machine struct {
 
 func newMachine(t *testing.T) *machine {
 	m := &machine{t: t}
-	m.reader = Reader{Root: t.TempDir(), Boot: "boot-1", Record: filepath.Join(t.TempDir(), "minors"),
+	m.reader = Reader{
+		Root: t.TempDir(), Boot: "boot-1", Record: filepath.Join(t.TempDir(), "minors"),
 		Events: func(_ context.Context, args ...string) ([]byte, error) {
 			m.asked = append(m.asked, strings.Join(args, " "))
 			return []byte(m.events), m.fails
-		}}
+		},
+	}
 	return m
 }
 

@@ -35,7 +35,7 @@ const DefaultLimit = 5 * time.Second
 
 var (
 	// ErrAbsent says that Pacemaker's tool is not installed on this node.
-	ErrAbsent = errors.New("Pacemaker's tools are not installed")
+	ErrAbsent = errors.New("the tools of Pacemaker are not installed")
 	// ErrNotConnected says that the tool found no running cluster to talk to.
 	ErrNotConnected = errors.New("no cluster is running here")
 )

@@ -1,0 +1,309 @@
+//go:build lab
+
+package lab_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"baton/tests/lab"
+)
+
+// slowResync is drbdPlain with a resync of 2 MB/s, so that there is time to look at one.
+var slowResync = strings.Replace(drbdPlain, "on-io-error detach;", "on-io-error detach; c-plan-ahead 0; resync-rate 2M;", 1)
+
+// agentCall runs an agent by hand in a cluster's environment and returns its exit code and words.
+func agentCall(ctx context.Context, m *lab.Machine, provider, action string) (code, said string) {
+	out, err := m.Run(ctx, `OCF_ROOT=/usr/lib/ocf OCF_RA_VERSION_MAJOR=1 OCF_RA_VERSION_MINOR=1 OCF_RESOURCE_INSTANCE=byhand OCF_RESOURCE_TYPE=drbd \
+OCF_RESKEY_drbd_resource=r0 OCF_RESKEY_CRM_meta_clone_max=2 OCF_RESKEY_CRM_meta_clone_node_max=1 OCF_RESKEY_CRM_meta_master_max=1 \
+OCF_RESKEY_CRM_meta_master_node_max=1 OCF_RESKEY_CRM_meta_notify=true OCF_RESKEY_CRM_meta_interval=10000 OCF_RESKEY_CRM_meta_timeout=60000 \
+HA_LOGFILE=/dev/null /usr/lib/ocf/resource.d/%s/drbd %s 2>&1; echo "exit=$?"`, provider, action)
+	if err != nil {
+		return err.Error(), ""
+	}
+	said, code, _ = strings.Cut(out, "exit=")
+	return strings.TrimSpace(code), said
+}
+
+// One wrong line in any .res file, while everything runs: nothing happens, and the service still
+// can be moved. LINBIT's agent reports the healthy primary as not installed in the same moment.
+func TestCoreDRBDErrorInAConfigurationFileChangesNothing(t *testing.T) {
+	d := startDRBD(t, drbdOptions{})
+	code, said := agentCall(t.Context(), d.N1, "linbit", "monitor")
+	require.Equal(t, "8", code, said)
+
+	for _, m := range d.Nodes() {
+		d.Timeline.Add("%s: an error in /etc/drbd.d/other.res", m.Name)
+		m.Sh(t, "echo 'resource other { this is no configuration }' >/etc/drbd.d/other.res")
+	}
+	code, said = agentCall(t.Context(), d.N1, "baton", "monitor")
+	require.Equal(t, "8", code, said)
+	code, said = agentCall(t.Context(), d.N1, "linbit", "monitor")
+	require.Equal(t, "5", code, "ocf:linbit:drbd answers otherwise now: %s", said)
+
+	require.NoError(t, d.Standby(t.Context(), d.N1))
+	d.MustActive(t, "vip", "", d.N2, 3*aMinute)
+	d.acknowledged(t, 10)
+	require.NoError(t, d.Settle(t.Context()))
+	d.noFailures(t)
+	d.proof(t, d.N2)
+}
+
+// A process keeps the device open when it shall be demoted: the reason names it, the cluster waits,
+// and when it lets go the service moves.
+func TestCoreDRBDDeviceHeldOpenAtDemoteIsNamed(t *testing.T) {
+	d := startDRBD(t, drbdOptions{})
+	// The service must come to n2, whatever n1's failures count.
+	holder := d.N1.Tool(t, "holder", "open -file /dev/drbd0")
+	require.NoError(t, d.Standby(t.Context(), d.N1))
+	lab.Eventually(t, 3*aMinute, "crm_mon to name the holder", func(ctx context.Context) (bool, string) {
+		out, err := d.onAny(ctx, "crm_mon -1 --include=failures 2>&1")
+		if err != nil {
+			return false, err.Error()
+		}
+		return strings.Contains(out, "demote r0: /dev/drbd0 is open in pid") && strings.Contains(out, "labtool"), out
+	})
+	_, err := holder.Stop(t.Context())
+	require.NoError(t, err)
+	d.MustActive(t, "vip", "", d.N2, 3*aMinute)
+	d.acknowledged(t, 10)
+	d.proof(t, d.N2)
+}
+
+// A node comes back with old data. While it is the target of the resync it has no score, and even
+// when the only node with good data has to go, the half-synchronized copy is not promoted.
+func TestCoreDRBDReturningNodeIsNoCandidateDuringResync(t *testing.T) {
+	d := startDRBD(t, drbdOptions{})
+	require.NoError(t, d.N2.PowerOff(t.Context()))
+	d.N1.Sh(t, "dd if=/dev/urandom of=/mnt/data/bulk bs=1M count=150 conv=fsync 2>/dev/null")
+	d.acknowledged(t, 10)
+	lab.Eventually(t, 2*aMinute, "n1 to keep its score", func(ctx context.Context) (bool, string) {
+		out, err := d.N1.Run(ctx, "crm_attribute --promotion=%s -N n1 -G -q", drbdClone)
+		return err == nil && strings.TrimSpace(out) == "10000", out
+	})
+
+	require.NoError(t, d.N2.PowerOn(t.Context()))
+	require.NoError(t, d.N2.WaitSSH(t.Context()))
+	require.NoError(t, useR0(t.Context(), d.N2, slowResync))
+	d.N2.Sh(t, "systemctl start corosync pacemaker")
+	d.serve(t, d.N2)
+	require.NoError(t, waitDRBD(t.Context(), d.N2, "cs:SyncTarget"))
+	require.Equal(t, "", d.score(t.Context(), d.N2), "a score during the resync")
+	code, said := agentCall(t.Context(), d.N2, "baton", "promote")
+	require.Equal(t, "1", code)
+	require.Contains(t, said, "own disk is Inconsistent")
+
+	require.NoError(t, d.Standby(t.Context(), d.N1))
+	lab.Eventually(t, 3*aMinute, "n1 to have stopped", func(ctx context.Context) (bool, string) {
+		out, err := d.N1.Run(ctx, "cat /proc/drbd")
+		return err == nil && !strings.Contains(out, "0: cs:"), out
+	})
+	require.NoError(t, d.Settle(t.Context()))
+	status, err := d.Status(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, status.Active(drbdClone, "Promoted"), "promoted onto half of the data")
+
+	require.NoError(t, d.Unstandby(t.Context(), d.N1))
+	d.MustActive(t, "vip", "", d.N1, 3*aMinute)
+	d.settled(t)
+	d.mustScore(t, d.N2, "10000")
+	d.acknowledged(t, 10)
+	d.proof(t, d.N1)
+}
+
+// The node without the service dies: the client notices nothing but the freeze until DRBD gives
+// the peer up.
+func TestMatrixDRBDPowerLossOfTheUnpromotedNode(t *testing.T) {
+	d := startDRBD(t, drbdOptions{})
+	require.NoError(t, d.N2.PowerOff(t.Context()))
+	d.acknowledged(t, 50)
+	out := d.N1.Sh(t, "cat /proc/drbd")
+	require.Contains(t, out, "ro:Primary/Unknown")
+	require.NoError(t, d.N2.PowerOn(t.Context()))
+	require.NoError(t, d.N2.WaitSSH(t.Context()))
+	d.N2.Sh(t, "systemctl start corosync pacemaker")
+	d.serve(t, d.N2)
+	d.settled(t)
+	d.mustScore(t, d.N2, "10000")
+	d.proof(t, d.N1)
+}
+
+// Only the replication link is cut: the cluster still sees both nodes. The promoted node goes on
+// and keeps its score, the other one is told apart by a lower one, and gets everything afterwards.
+func TestMatrixDRBDReplicationLinkCut(t *testing.T) {
+	d := startDRBD(t, drbdOptions{})
+	require.NoError(t, d.N1.Cut(t.Context(), lab.Repl))
+	d.mustScore(t, d.N2, "1000")
+	require.Equal(t, "10000", d.score(t.Context(), d.N1))
+	d.acknowledged(t, 30)
+	require.NoError(t, d.N1.Mend(t.Context(), lab.Repl))
+	d.settled(t)
+	d.mustScore(t, d.N2, "10000")
+	d.noFailures(t)
+	require.NoError(t, d.Standby(t.Context(), d.N1))
+	d.MustActive(t, "vip", "", d.N2, 3*aMinute)
+	d.acknowledged(t, 10)
+	d.proof(t, d.N2)
+}
+
+// The disk under the promoted node fails (device mapper's error target): DRBD detaches it, the
+// score drops, and the cluster moves the service to the node with the good disk.
+func TestMatrixDRBDFailedDiskMovesTheService(t *testing.T) {
+	d := drbdLab{lab.Start(t, drbdStage)}
+	d.installStore(t)
+	onMapper := strings.Replace(drbdFast, "on n1 { ", "on n1 { disk /dev/mapper/r0; ", 1)
+	onMapper = strings.Replace(onMapper, "\tdisk /dev/vdb;\n", "", 1)
+	onMapper = strings.Replace(onMapper, "on n2 { ", "on n2 { disk /dev/vdb; ", 1)
+	for _, m := range d.Nodes() {
+		require.NoError(t, useR0(t.Context(), m, onMapper))
+	}
+	d.N1.Sh(t, `modprobe dm_mod; dmsetup create r0 --table "0 $(blockdev --getsz /dev/vdb) linear /dev/vdb 0"`)
+	require.NoError(t, d.CrmText(t.Context(), drbdCRM(t, drbdOptions{})+"\nlocation begins service 10: n1\n"))
+	d.MustActive(t, "vip", "", d.N1, 3*aMinute)
+	d.settled(t)
+	d.client(t)
+
+	d.Timeline.Add("n1: the disk fails")
+	d.N1.Sh(t, `dmsetup suspend --noflush --nolockfs r0; dmsetup load r0 --table "0 $(blockdev --getsz /dev/vdb) error"; dmsetup resume r0`)
+	took := d.MustActive(t, "vip", "", d.N2, 5*aMinute)
+	t.Logf("disk failure on n1 until the address is up on n2: %v", took)
+	d.acknowledged(t, 10)
+	d.proof(t, d.N2)
+}
+
+// Pacemaker forgets, loses all nodes to standby, and is restarted as a whole: each time the service
+// comes back with its data, and the scores are there again.
+func TestMatrixDRBDCleanupStandbyOfBothAndRestart(t *testing.T) {
+	d := startDRBD(t, drbdOptions{})
+	d.N1.Sh(t, "crm_resource --cleanup; crm_resource --wait")
+	d.MustActive(t, "vip", "", d.N1, aMinute)
+	d.mustScore(t, d.N1, "10000")
+	d.N1.Sh(t, "crm_resource --refresh; crm_resource --wait")
+	d.MustActive(t, "vip", "", d.N1, 2*aMinute)
+	d.mustScore(t, d.N1, "10000")
+	d.mustScore(t, d.N2, "10000")
+	d.acknowledged(t, 10)
+
+	for _, m := range d.Nodes() {
+		require.NoError(t, d.Standby(t.Context(), m))
+	}
+	for _, m := range d.Nodes() {
+		lab.Eventually(t, 3*aMinute, m.Name+" to have stopped", func(ctx context.Context) (bool, string) {
+			out, err := m.Run(ctx, "cat /proc/drbd")
+			return err == nil && !strings.Contains(out, "0: cs:"), out
+		})
+	}
+	for _, m := range d.Nodes() {
+		require.NoError(t, d.Unstandby(t.Context(), m))
+	}
+	d.MustActive(t, "vip", "", d.N1, 4*aMinute)
+	d.acknowledged(t, 10)
+
+	for _, m := range d.Nodes() {
+		m.Sh(t, "systemctl stop --no-block pacemaker corosync")
+	}
+	for _, m := range d.Nodes() {
+		lab.Eventually(t, 4*aMinute, "the cluster on "+m.Name+" to have stopped", func(ctx context.Context) (bool, string) {
+			out, err := m.Run(ctx, "systemctl is-active pacemaker corosync; cat /proc/drbd")
+			_ = err // is-active says so by its exit code too
+			return !strings.Contains(out, "active\n") || strings.HasPrefix(out, "inactive\ninactive"), out
+		})
+		require.NotContains(t, m.Sh(t, "cat /proc/drbd"), "0: cs:")
+	}
+	for _, m := range d.Nodes() {
+		m.Sh(t, "systemctl start corosync pacemaker")
+	}
+	d.MustActive(t, "vip", "", d.N1, 5*aMinute)
+	d.settled(t)
+	d.acknowledged(t, 10)
+	d.mustScore(t, d.N1, "10000")
+	d.mustScore(t, d.N2, "10000")
+	d.proof(t, d.N1)
+}
+
+// A configuration of ocf:linbit:drbd changes its provider in maintenance mode, with the service up.
+func TestMatrixDRBDMigrationFromLinbitWithTheServiceUp(t *testing.T) {
+	d := startDRBD(t, drbdOptions{agent: "ocf:linbit:drbd"})
+	before := d.N1.Sh(t, "cat /proc/drbd | grep '0: cs'")
+	begin := time.Now()
+	d.N1.Sh(t, "crm_attribute -n maintenance-mode -v true && crm_resource --wait")
+	d.N1.Sh(t, "cibadmin -Q --xpath \"//primitive[@id='%s']\" >/root/p.xml && sed -i 's/provider=\"linbit\"/provider=\"baton\"/' /root/p.xml && cibadmin --replace --xml-file /root/p.xml", drbdClone)
+	d.N1.Sh(t, "crm_resource --refresh --resource %s --force; crm_resource --wait", drbdClone)
+	d.N1.Sh(t, "crm_attribute -n maintenance-mode -v false && crm_resource --wait")
+	d.Timeline.Add("cluster: ocf:baton:drbd after %v", time.Since(begin).Round(time.Second))
+	d.MustActive(t, "vip", "", d.N1, aMinute)
+	d.MustActive(t, drbdClone, "Promoted", d.N1, aMinute)
+	require.Equal(t, before, d.N1.Sh(t, "cat /proc/drbd | grep '0: cs'"))
+	require.Contains(t, d.N1.Sh(t, "crm_mon -1 --group-by-node --inactive 2>/dev/null; crm configure show %s", drbdClone), "ocf:baton:drbd")
+	d.acknowledged(t, 10)
+	d.noFailures(t)
+	for _, gap := range d.gaps(t) {
+		require.NotContains(t, gap, "before 2", "the service stopped")
+	}
+	require.NoError(t, d.Standby(t.Context(), d.N1))
+	d.MustActive(t, "vip", "", d.N2, 3*aMinute)
+	d.acknowledged(t, 10)
+	d.proof(t, d.N2)
+}
+
+// gaps are the times in which the client had no answer.
+func (d drbdLab) gaps(t testing.TB) []string {
+	t.Helper()
+	return strings.Split(strings.TrimSpace(d.C1.Sh(t, "grep ^gap /run/lab/acks || true")), "\n")
+}
+
+// The real ocf-tester, on a real device.
+func TestMatrixDRBDPassesOcfTester(t *testing.T) {
+	l := lab.Start(t, drbdStage)
+	l.N2.Sh(t, "drbdadm up r0")
+	for _, m := range l.Nodes() {
+		m.Sh(t, "systemctl stop pacemaker corosync")
+	}
+	out := l.N1.Sh(t, "ocf-tester -v -n r0test -o drbd_resource=r0 /usr/lib/ocf/resource.d/baton/drbd 2>&1")
+	t.Log(out)
+	require.Contains(t, out, "passed all tests")
+}
+
+// The cost of one monitor, beside LINBIT's agent in the same machine and the same run.
+func TestMatrixDRBDMonitorCostsATenthOfLinbits(t *testing.T) {
+	l := lab.Start(t, drbdStage)
+	for _, m := range l.Nodes() {
+		m.Sh(t, "drbdadm up r0")
+	}
+	require.NoError(t, waitDRBD(t.Context(), l.N1, "ds:UpToDate/UpToDate"))
+	cost := func(provider string, runs int) (cpu, wall float64, children int) {
+		_, said := agentCall(t.Context(), l.N1, provider, "monitor") // warm
+		out := l.N1.Sh(t, `cat >/root/bench.sh <<'EOF'
+export OCF_ROOT=/usr/lib/ocf OCF_RA_VERSION_MAJOR=1 OCF_RA_VERSION_MINOR=1 OCF_RESOURCE_INSTANCE=bench OCF_RESOURCE_TYPE=drbd
+export OCF_RESKEY_drbd_resource=r0 OCF_RESKEY_CRM_meta_clone_max=2 OCF_RESKEY_CRM_meta_clone_node_max=1 OCF_RESKEY_CRM_meta_master_max=1
+export OCF_RESKEY_CRM_meta_master_node_max=1 OCF_RESKEY_CRM_meta_notify=true OCF_RESKEY_CRM_meta_interval=10000 OCF_RESKEY_CRM_meta_timeout=60000 HA_LOGFILE=/dev/null
+before=$(awk '/^processes/{print $2}' /proc/stat)
+begin=$(date +%%s.%%N)
+i=0; while [ $i -lt %[2]d ]; do /usr/lib/ocf/resource.d/%[1]s/drbd monitor >/dev/null 2>&1; i=$((i+1)); done
+end=$(date +%%s.%%N)
+after=$(awk '/^processes/{print $2}' /proc/stat)
+echo "$begin $end $before $after"
+times
+EOF
+sh /root/bench.sh`, provider, runs)
+		var from, to float64
+		var before, after int
+		lines := strings.Split(strings.TrimSpace(out), "\n")
+		_, err := fmt.Sscan(lines[0], &from, &to, &before, &after)
+		require.NoError(t, err, out)
+		var um, us, sm, ss float64 // times: "0m1.23s 0m4.56s" of the children
+		_, err = fmt.Sscanf(lines[2], "%fm%fs %fm%fs", &um, &us, &sm, &ss)
+		require.NoError(t, err, "%s%s", out, said)
+		return (um*60 + us + sm*60 + ss) / float64(runs), (to - from) / float64(runs), (after - before) / runs
+	}
+	ours, ourWall, ourChildren := cost("baton", 50)
+	theirs, theirWall, theirChildren := cost("linbit", 10)
+	t.Logf("one monitor: ocf:baton:drbd %.0f ms CPU, %.0f ms, %d processes; ocf:linbit:drbd %.0f ms CPU, %.0f ms, %d processes; CPU 1:%.1f, time 1:%.1f",
+		ours*1000, ourWall*1000, ourChildren, theirs*1000, theirWall*1000, theirChildren, theirs/ours, theirWall/ourWall)
+	require.GreaterOrEqual(t, theirs/ours, 10.0, "CPU of LINBIT's monitor over ours")
+}
