@@ -181,8 +181,8 @@ func (r repetition) schedule() []step {
 	if len(steps) > 0 {
 		end = steps[len(steps)-1].at
 	}
-	for _, later := range []time.Duration{2, 4, 8} {
-		steps = append(steps, step{at: end + later*time.Second, announce: true})
+	for _, later := range []time.Duration{2 * time.Second, 4 * time.Second, 8 * time.Second} {
+		steps = append(steps, step{at: end + later, announce: true})
 	}
 	if r.peers != "" {
 		for _, at := range []time.Duration{500 * time.Millisecond, 2 * time.Second} {

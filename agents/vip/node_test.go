@@ -22,27 +22,18 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
-	code, err := buildAndRun(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-func buildAndRun(m *testing.M) (int, error) {
 	dir, err := os.MkdirTemp("", "vip-test-")
 	if err != nil {
-		return 0, err
+		panic(err)
 	}
 	defer os.RemoveAll(dir)
 	binary = filepath.Join(dir, "vip")
 	build := exec.Command("go", "build", "-o", binary, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("go build: %w\n%s", err, out)
+		panic(fmt.Sprintf("go build: %v\n%s", err, out))
 	}
-	return m.Run(), nil
+	m.Run()
 }
 
 // node is a machine of the cluster: a namespace, and its own HA_RSCTMP.
@@ -126,9 +117,18 @@ func (n *node) run(action string, params ...string) result {
 	case "probe":
 		action = "monitor"
 	}
+	return n.call(n.environment(params), binary, action)
+}
+
+// call runs the agent inside the node with exactly this environment and these arguments.
+func (n *node) call(env []string, path string, args ...string) result {
+	n.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	cmd, stdout, stderr := n.command(ctx, action, params...)
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Env = env
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	begin := time.Now()
 	var err error
 	n.Do(n.t, func() { err = cmd.Run() })
@@ -140,7 +140,7 @@ func (n *node) run(action string, params ...string) result {
 	case err != nil:
 		n.t.Fatal(err)
 	}
-	n.t.Logf("%s: %s %s: %d in %v\n%s", n.Name, action, strings.Join(params, " "), r.code, r.took.Round(time.Millisecond), r.stderr)
+	n.t.Logf("%s: %s: %d in %v\n%s", n.Name, strings.Join(append(args, env...), " "), r.code, r.took.Round(time.Millisecond), r.stderr)
 	return r
 }
 

@@ -189,7 +189,7 @@ func place(cfg config, h host) (addresses.Addr, addresses.Link, error) {
 	if err != nil {
 		return addresses.Addr{}, none, noNetwork(cfg)
 	}
-	link := none
+	var link addresses.Link
 	if h.nic != nil {
 		link = *h.nic
 	} else if link, err = addresses.LinkByIndex(a.Index); err != nil {

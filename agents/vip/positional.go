@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 )
 
@@ -12,7 +13,17 @@ import (
 //
 // A third field that begins with a digit is the broadcast address, as IPaddr
 // has it. Fields between slashes may be empty.
+//
+// heartbeat splits a resource at each "::", and so an IPv6 address in the
+// middle: vip::2001:db8::50/64 arrives as "2001:db8" and "50/64". Such pieces are
+// put together again.
 func positional(args []string) (map[string]string, error) {
+	if whole := strings.Join(args, "::"); len(args) > 1 {
+		ip, _, _ := strings.Cut(whole, "/")
+		if addr, err := netip.ParseAddr(ip); err == nil && addr.Is6() {
+			args = []string{whole}
+		}
+	}
 	if len(args) != 1 {
 		return nil, fmt.Errorf("%d arguments (%s), expected one: IP[/prefix[/nic[:label][/broadcast]]], and NAME=VALUE", len(args), strings.Join(args, " "))
 	}

@@ -198,6 +198,13 @@ func (a agent) add(ctx context.Context, c *ocf.Call, cfg config, addr addresses.
 	}
 	var conflict *announce.Conflict
 	if watch != nil {
+		// The packet that made detection fail has arrived; it need only be read.
+		timer := time.NewTimer(200 * time.Millisecond)
+		defer timer.Stop()
+		select {
+		case <-watch.Done():
+		case <-timer.C:
+		}
 		conflict = watch.Conflict()
 	}
 	return conflictError(cfg, link, conflict)
