@@ -4,6 +4,8 @@ package heartbeat
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -22,6 +24,14 @@ type cluster struct {
 }
 
 func newCluster(t *testing.T, autoFailback string) *cluster {
+	t.Helper()
+	c := configured(t, autoFailback, func(cf string) string { return cf })
+	c.start(c.n1, c.n2)
+	return c
+}
+
+// configured is a cluster whose heartbeats are not started yet; edit may change the example further.
+func configured(t *testing.T, autoFailback string, edit func(cf string) string) *cluster {
 	t.Helper()
 	vip := buildVIP(t)
 	c := &cluster{t: t, sw: newSwitch(t)}
@@ -42,7 +52,7 @@ func newCluster(t *testing.T, autoFailback string) *cluster {
 	}
 	for _, n := range []*node{c.n1, c.n2} {
 		// Realtime scheduling and locked memory are not for a machine with other work.
-		n.write("ha.cf", 0o644, cf+"realtime off\n")
+		n.write("ha.cf", 0o644, edit(cf)+"realtime off\n")
 		n.write("authkeys", 0o600, example(t, "heartbeat-nfs/authkeys"))
 		n.write("haresources", 0o644, "n1 vip::"+address+"/24/eth0\n")
 	}
@@ -53,7 +63,6 @@ func newCluster(t *testing.T, autoFailback string) *cluster {
 			}
 		}
 	})
-	c.start(c.n1, c.n2)
 	return c
 }
 
@@ -145,4 +154,46 @@ func TestWithAutoFailbackTheAddressReturnsToItsNode(t *testing.T) {
 	c.moved(c.n2, c.n1, 20*time.Second)
 	c.start(c.n1)
 	c.moved(c.n1, c.n2, 40*time.Second)
+}
+
+// fakeIPMI stands in a node for ipmitool, which external/ipmi calls: it notes what it is asked and
+// succeeds while there is a BMC.
+const fakeIPMI = `#!/bin/sh
+echo "$*" >>/var/log/ipmi
+[ -e /run/bmc ] || exit 1
+case "$*" in *"power status"*) echo "Chassis Power is on";; esac
+`
+
+func TestWithTheExamplesStonithLinesNothingIsTakenOverBeforeTheOtherNodeIsOff(t *testing.T) {
+	c := configured(t, "off", func(cf string) string {
+		lines := regexp.MustCompile(`(?m)^#stonith_host `)
+		require.Len(t, lines.FindAllString(cf, -1), 2)
+		return lines.ReplaceAllString(cf, "stonith_host ")
+	})
+	for _, n := range []*node{c.n1, c.n2} {
+		tools := filepath.Join(n.dir, "tools")
+		require.NoError(t, os.MkdirAll(tools, 0o755))
+		require.NoError(t, os.WriteFile(filepath.Join(tools, "ipmitool"), []byte(fakeIPMI), 0o755))
+		n.sh("mount --bind " + tools + " /usr/local/sbin && touch /run/bmc")
+	}
+	c.start(c.n1, c.n2)
+	c.moved(c.n1, c.n2, 40*time.Second)
+	c.stable(c.n1)
+	c.stable(c.n2)
+
+	c.n2.sh("rm /run/bmc")
+	c.n1.end()
+	attempts := func() int {
+		return strings.Count(c.n2.log("ipmi"), "power reset") + strings.Count(c.n2.log("ipmi"), "power cycle")
+	}
+	eventually(t, 30*time.Second, "an attempt to fence n1", func() bool { return attempts() > 0 })
+	require.Contains(t, c.n2.log("ipmi"), "192.0.2.111", "n1's BMC")
+	first := attempts()
+	eventually(t, 60*time.Second, "another attempt, since the first failed", func() bool {
+		require.False(t, c.n2.holds(address), "taken over before the other node was off")
+		return attempts() > first
+	})
+
+	c.n2.sh("touch /run/bmc")
+	c.moved(c.n2, c.n1, 60*time.Second)
 }

@@ -1,0 +1,398 @@
+//go:build lab
+
+package lab_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"baton/tests/lab"
+)
+
+// formerStall is how long the NFS client of a published heartbeat, DRBD and NFS cluster stood still
+// in this very test, dd of 10 MB files in a loop, when heartbeat was stopped on the active node.
+const formerStall = 116 * time.Second
+
+const (
+	hbExport = "/srv/nfs/export"
+	hbMount  = "/mnt/nfs"
+	// An emulated machine's clocks and processes stall for seconds when the host is busy.
+	hbPatience = 2 * time.Minute
+)
+
+// hbFiles are what crm-examples/heartbeat-nfs puts on both nodes.
+var hbFiles = []struct{ name, path string }{
+	{"ha.cf", "/etc/ha.d/ha.cf"},
+	{"authkeys", "/etc/ha.d/authkeys"},
+	{"haresources", "/etc/ha.d/haresources"},
+	{"baton-nfsd.conf", "/etc/ha.d/baton-nfsd.conf"},
+	{"baton-vip.conf", "/etc/ha.d/baton-vip.conf"},
+	{"r0.res", "/etc/drbd.d/r0.res"},
+	{"baton-status.service", "/etc/systemd/system/baton-status.service"},
+	{"baton-status.timer", "/etc/systemd/system/baton-status.timer"},
+}
+
+// hbExample is a file of the example; a missing one is told when the stage is built.
+func hbExample(name string) string {
+	text, err := lab.Example("heartbeat-nfs/" + name)
+	if err != nil {
+		return ""
+	}
+	return text
+}
+
+func hbKey() string {
+	var b strings.Builder
+	for _, f := range hbFiles {
+		b.WriteString(hbExample(f.name))
+	}
+	return b.String()
+}
+
+// heartbeatStage is both nodes configured as crm-examples/heartbeat-nfs/README.md says, the device
+// connected and with a file system on it, heartbeat enabled for the next boot but not yet started;
+// c1 is the router as well.
+var heartbeatStage = &lab.Stage{
+	Name: "heartbeat", Base: lab.Booted, Key: "2\n" + hbKey(),
+	Build: func(ctx context.Context, l *lab.Lab) error {
+		for _, m := range l.Nodes() {
+			for _, f := range hbFiles {
+				mode := 0o644
+				if f.name == "authkeys" {
+					mode = 0o600
+				}
+				text := hbExample(f.name)
+				if text == "" {
+					return fmt.Errorf("crm-examples/heartbeat-nfs/%s is empty or missing", f.name)
+				}
+				if err := m.Upload(ctx, f.path, os.FileMode(mode), []byte(text)); err != nil {
+					return err
+				}
+			}
+			_, err := m.Run(ctx, "mkdir -p /srv/nfs && systemctl daemon-reload && systemctl -q enable drbd heartbeat baton-status.timer && drbdadm create-md --force r0 && drbdadm up r0")
+			if err != nil {
+				return err
+			}
+		}
+		if _, err := l.N1.Run(ctx, "timeout 60 drbdadm wait-connect r0 && drbdadm -- --clear-bitmap new-current-uuid r0 && drbdadm primary r0 && "+
+			"mkfs.ext4 -q /dev/drbd0 && mount /dev/drbd0 /srv/nfs && mkdir %s && umount /srv/nfs && drbdadm secondary r0", hbExport); err != nil {
+			return err
+		}
+		_, err := l.C1.Run(ctx, "ip address add 192.0.2.1/24 dev eth0 && mkdir -p %s", hbMount)
+		return err
+	},
+}
+
+// hb is a lab in which heartbeat runs.
+type hb struct {
+	*lab.Lab
+	t *testing.T
+}
+
+// startHeartbeat starts heartbeat on both nodes with changes to the example and waits until n1 has
+// the address and both nodes are at rest.
+func startHeartbeat(t *testing.T, haresources, autoFailback string) hb {
+	t.Helper()
+	h := hb{lab.Start(t, heartbeatStage), t}
+	for _, m := range h.Nodes() {
+		if haresources != "" {
+			require.NoError(t, m.Upload(t.Context(), "/etc/ha.d/haresources", 0o644, []byte(haresources)))
+		}
+		cf := regexp.MustCompile(`(?m)^auto_failback .*$`).ReplaceAllString(hbExample("ha.cf"), "auto_failback "+autoFailback)
+		require.NoError(t, m.Upload(t.Context(), "/etc/ha.d/ha.cf", 0o644, []byte(cf)))
+	}
+	h.Timeline.Add("heartbeat starts on both nodes")
+	for _, m := range h.Nodes() {
+		m.Sh(t, "systemctl start --no-block drbd heartbeat baton-status.timer")
+	}
+	h.moved(h.N1, h.N2)
+	h.rest(h.N1, h.N2)
+	return h
+}
+
+// moved waits until to has the address and from, where it is on, has not.
+func (h hb) moved(to, from *lab.Machine) {
+	h.t.Helper()
+	took := lab.Eventually(h.t, hbPatience, vipAddress+" on "+to.Name+" alone", func(ctx context.Context) (bool, string) {
+		there, state := holds(ctx, to)
+		if !there {
+			return false, to.Name + " has not: " + state
+		}
+		if from.On() {
+			if still, state := holds(ctx, from); still {
+				return false, from.Name + " still has: " + state
+			}
+		}
+		return true, ""
+	})
+	h.Timeline.Add("%s is on %s", vipAddress, to.Name)
+	h.t.Logf("%s on %s after %.1f s", vipAddress, to.Name, took.Seconds())
+}
+
+// rest waits until heartbeat has no resource on its way: before that it ignores hb_standby.
+func (h hb) rest(nodes ...*lab.Machine) {
+	h.t.Helper()
+	for _, m := range nodes {
+		lab.Eventually(h.t, hbPatience, m.Name+" at rest", func(ctx context.Context) (bool, string) {
+			out, err := m.Run(ctx, "cl_status rscstatus; pgrep -f '[/]usr/share/heartbeat/' >/dev/null || echo idle")
+			if err != nil {
+				return false, out
+			}
+			return !strings.Contains(out, "transition") && strings.Contains(out, "idle"), out
+		})
+	}
+}
+
+// quiet fails if heartbeat or an agent has complained on a node that is on.
+func (h hb) quiet(except ...string) {
+	h.t.Helper()
+	for _, m := range h.Nodes() {
+		if !m.On() {
+			continue
+		}
+		for line := range strings.SplitSeq(m.Sh(h.t, "grep -hE 'ERROR|CRIT|Retrying|pacemaker|crm_' /var/log/ha-log || true"), "\n") {
+			known := slices.ContainsFunc(except, func(e string) bool { return strings.Contains(line, e) })
+			require.Truef(h.t, line == "" || known || strings.Contains(line, "Pacemaker support: off"), "ha-log of %s: %s", m.Name, line)
+		}
+	}
+}
+
+// seedLoad is the client's loop: dd of a 10 MB file, stat of it, and again; a line each time.
+const seedLoad = `i=0
+while [ ! -e /run/lab/seed.stop ]; do
+	i=$(( (i + 1) %% 20 ))
+	f=%[1]s/test$i
+	if dd if=/dev/zero of=$f bs=10M count=1 2>/run/lab/seed.err && stat $f >/run/lab/seed.stat 2>&1; then said=ok; else said=fail; fi
+	echo "$(date +%%s.%%N) $said test$i" >>/run/lab/seed.log
+done
+touch /run/lab/seed.done
+`
+
+// mountAndLoad mounts the export on c1 and starts the loop there, and beside it a holder of a lock.
+func (h hb) mountAndLoad() *lab.Job {
+	h.t.Helper()
+	c := h.C1
+	c.Sh(h.t, "timeout 90 mount -t nfs -o vers=4.2,hard %s:%s %s", vipAddress, hbExport, hbMount)
+	require.NoError(h.t, c.Upload(h.t.Context(), "/root/seed.sh", 0o755, fmt.Appendf(nil, seedLoad, hbMount)))
+	c.Sh(h.t, "mkdir -p /run/lab && cd / && { setsid sh /root/seed.sh </dev/null >/dev/null 2>&1 & }")
+	lock := c.Tool(h.t, "lock", "lock -file "+hbMount+"/locked -every 200ms")
+	h.written(time.Time{}, 3)
+	lock.WaitOK(h.t, time.Time{}, hbPatience)
+	h.Timeline.Add("c1: writes in a loop")
+	return lock
+}
+
+// round is one line of the loop.
+type round struct {
+	at time.Time
+	ok bool
+}
+
+func (h hb) rounds(ctx context.Context) ([]round, error) {
+	out, err := h.C1.Run(ctx, "cat /run/lab/seed.log 2>/dev/null || true")
+	if err != nil {
+		return nil, err
+	}
+	var all []round
+	for line := range strings.SplitSeq(strings.TrimSpace(out), "\n") {
+		f := strings.Fields(line)
+		if len(f) != 3 {
+			continue // the line that is being written
+		}
+		sec, err := strconv.ParseFloat(f[0], 64)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, round{time.UnixMilli(int64(sec * 1000)), f[1] == "ok"})
+	}
+	return all, nil
+}
+
+// written waits for so many files that were written whole after a moment.
+func (h hb) written(since time.Time, files int) {
+	h.t.Helper()
+	lab.Eventually(h.t, 3*time.Minute, fmt.Sprintf("%d files written by c1", files), func(ctx context.Context) (bool, string) {
+		all, err := h.rounds(ctx)
+		if err != nil {
+			return false, err.Error()
+		}
+		n := 0
+		for _, r := range all {
+			if r.ok && r.at.After(since) {
+				n++
+			}
+		}
+		return n >= files, fmt.Sprintf("%d of %d rounds", n, len(all))
+	})
+}
+
+// stall tells how long the client stood still around an event: the longest time between two
+// files since then, beside the time that a file takes when nothing happens.
+func (h hb) stall(what string, since time.Time) time.Duration {
+	h.t.Helper()
+	h.written(time.Now(), 2)
+	all, err := h.rounds(h.t.Context())
+	require.NoError(h.t, err)
+	var longest time.Duration
+	var usual []time.Duration
+	for i := 1; i < len(all); i++ {
+		gap := all[i].at.Sub(all[i-1].at)
+		if all[i].at.Before(since) {
+			usual = append(usual, gap)
+			continue
+		}
+		longest = max(longest, gap)
+	}
+	slices.Sort(usual)
+	require.NotEmpty(h.t, usual)
+	h.Timeline.Add("%s: the client stood still for %.1f s", what, longest.Seconds())
+	h.t.Logf("%s: between two files of 10 MB %.1f s (a file takes %.1f s otherwise); published stack: %.0f s",
+		what, longest.Seconds(), usual[len(usual)/2].Seconds(), formerStall.Seconds())
+	return longest
+}
+
+// finish ends the loop and proves that nothing failed: no round, no lock, no file is short.
+func (h hb) finish(lock *lab.Job) {
+	h.t.Helper()
+	for _, e := range lock.Stopped(h.t) {
+		require.NotEqualf(h.t, lab.Fail, e.Kind, "the holder of the lock says %+v", e)
+	}
+	h.C1.Sh(h.t, "touch /run/lab/seed.stop")
+	lab.Eventually(h.t, hbPatience, "the loop's end", func(ctx context.Context) (bool, string) {
+		_, err := h.C1.Run(ctx, "test -e /run/lab/seed.done")
+		return err == nil, fmt.Sprint(err)
+	})
+	all, err := h.rounds(h.t.Context())
+	require.NoError(h.t, err)
+	for _, r := range all {
+		require.Truef(h.t, r.ok, "the round that ended at %v failed: %s", r.at, h.C1.Sh(h.t, "cat /run/lab/seed.err /run/lab/seed.stat"))
+	}
+	sizes := h.C1.Sh(h.t, "stat -c %%s %s/test* | sort -u", hbMount)
+	require.Equal(h.t, "10485760", sizes, "every file has its 10 MiB")
+	h.t.Logf("%d files, all whole, the lock held throughout", len(all))
+}
+
+func TestCoreHeartbeatHandsNFSOverAtStandbyAndAtPowerLoss(t *testing.T) {
+	h := startHeartbeat(t, "", "off")
+	lock := h.mountAndLoad()
+
+	began := time.Now()
+	h.Timeline.Add("hb_standby on n1")
+	h.N1.Sh(t, "/usr/share/heartbeat/hb_standby")
+	h.moved(h.N2, h.N1)
+	require.Less(t, h.stall("hb_standby", began), formerStall)
+	h.rest(h.N1, h.N2)
+	h.quiet()
+
+	began = time.Now()
+	require.NoError(t, h.N2.PowerOff(t.Context()))
+	h.moved(h.N1, h.N2)
+	require.Less(t, h.stall("power loss", began), formerStall)
+	h.finish(lock)
+	h.quiet("STONITH", "Shared disks")
+}
+
+func TestMatrixHeartbeatFetchesNFSBackAtTakeover(t *testing.T) {
+	h := startHeartbeat(t, "", "off")
+	lock := h.mountAndLoad()
+	h.N1.Sh(t, "/usr/share/heartbeat/hb_standby")
+	h.moved(h.N2, h.N1)
+	h.rest(h.N1, h.N2)
+
+	began := time.Now()
+	h.Timeline.Add("hb_takeover on n1")
+	h.N1.Sh(t, "/usr/share/heartbeat/hb_takeover")
+	h.moved(h.N1, h.N2)
+	require.Less(t, h.stall("hb_takeover", began), formerStall)
+	h.finish(lock)
+	h.quiet()
+}
+
+func TestMatrixHeartbeatStoppedOnTheActiveNodeHandsNFSOverAndItStaysThere(t *testing.T) {
+	h := startHeartbeat(t, "", "off")
+	lock := h.mountAndLoad()
+
+	began := time.Now()
+	h.Timeline.Add("heartbeat stops on n1")
+	h.N1.Sh(t, "systemctl stop heartbeat")
+	h.moved(h.N2, h.N1)
+	require.Less(t, h.stall("heartbeat stopped", began), formerStall)
+
+	h.N1.Sh(t, "systemctl start heartbeat")
+	h.bothActive()
+	h.rest(h.N1, h.N2)
+	there, state := holds(t.Context(), h.N2)
+	require.Truef(t, there, "without auto_failback it stays: %s", state)
+	h.finish(lock)
+	h.quiet()
+}
+
+// bothActive waits until each node sees the other one.
+func (h hb) bothActive() {
+	h.t.Helper()
+	for _, m := range h.Nodes() {
+		lab.Eventually(h.t, 3*time.Minute, m.Name+" sees both nodes", func(ctx context.Context) (bool, string) {
+			out, err := m.Run(ctx, "cl_status nodestatus n1; cl_status nodestatus n2")
+			return err == nil && strings.Count(out, "active") == 2, out
+		})
+	}
+}
+
+func TestMatrixHeartbeatWithAutoFailbackBringsNFSBackAfterAPowerLoss(t *testing.T) {
+	h := startHeartbeat(t, "", "on")
+	lock := h.mountAndLoad()
+
+	began := time.Now()
+	require.NoError(t, h.N1.PowerOff(t.Context()))
+	h.moved(h.N2, h.N1)
+	require.Less(t, h.stall("power loss", began), formerStall)
+
+	began = time.Now()
+	require.NoError(t, h.N1.PowerOn(t.Context()))
+	h.moved(h.N1, h.N2)
+	require.Less(t, h.stall("auto_failback, the boot before it included", began), formerStall)
+	h.finish(lock)
+	h.quiet("STONITH", "Shared disks")
+}
+
+func TestMatrixIpfailMovesNFSWhenTheServiceInterfaceIsCut(t *testing.T) {
+	h := startHeartbeat(t, "", "off")
+	lock := h.mountAndLoad()
+
+	began := time.Now()
+	require.NoError(t, h.N1.Cut(t.Context(), lab.LAN))
+	h.moved(h.N2, h.N1)
+	require.Less(t, h.stall("service interface cut", began), formerStall)
+	require.NoError(t, h.N1.Mend(t.Context(), lab.LAN))
+	h.finish(lock)
+	h.quiet()
+}
+
+func TestMatrixHeartbeatMovesAnAddressAlone(t *testing.T) {
+	h := startHeartbeat(t, "n1 vip::"+vipAddress+"/24/eth0\n", "off")
+	ping := h.C1.Tool(t, "ping", "ping -to "+vipAddress+" -every 50ms")
+	ping.WaitOK(t, time.Time{}, aMinute)
+
+	began := time.Now()
+	h.N1.Sh(t, "/usr/share/heartbeat/hb_standby")
+	h.moved(h.N2, h.N1)
+	ping.WaitOK(t, began, aMinute)
+	h.rest(h.N1, h.N2)
+	t.Logf("hb_standby: ping %s", ping.Logged(t).LongestGap())
+
+	began = time.Now()
+	require.NoError(t, h.N2.PowerOff(t.Context()))
+	h.moved(h.N1, h.N2)
+	ping.WaitOK(t, began, aMinute)
+	t.Logf("power loss: ping %s", ping.Stopped(t).LongestGap())
+	h.quiet("STONITH", "Shared disks")
+}
