@@ -428,8 +428,7 @@ func TestReloadAgentChangesThePreferredLifetimeInPlace(t *testing.T) {
 func TestMonitorStartsNoProcessAndTouchesNoFile(t *testing.T) {
 	t.Parallel()
 	n, _ := single(t)
-	n.want(0, "start", vip4)
-	n.endAnnouncers()
+	n.want(0, "start", vip4, "arp_bg=false", "arp_count=1")
 	before := tree(t, n.rsctmp)
 	cmd, _, _ := n.command(t.Context(), "monitor", vip4, "CRM_meta_interval=10000")
 	n.Do(t, func() { require.NoError(t, cmd.Run()) })

@@ -47,18 +47,19 @@ func TestStartAnnouncesAtOnceAndRepeatsWithoutDelay(t *testing.T) {
 			t.Parallel()
 			l := newCluster(t)
 			seen := l.client.Capture(t, "eth0")
-			params := []string{f.param, f.extra, "conflict_wait=20", "arp_count=4", "arp_interval=150"}
+			params := []string{f.param, f.extra, "conflict_wait=20", "arp_count=3", "arp_interval=400"}
 
 			r := l.a.want(0, "start", params...)
 			at := func() []netnstest.Frame { return seen.Frames(gratuitous(f.ip)) }
 			netnstest.Eventually(t, "the first announcement", func() bool { return len(at()) >= f.frames })
-			require.Less(t, r.took, 3*150*time.Millisecond, "start must not wait for the repeats")
-			netnstest.Eventually(t, "the whole burst", func() bool { return len(at()) >= 4*f.frames })
+			require.Less(t, r.took, 2*400*time.Millisecond, "start must not wait for the repeats")
+			netnstest.Eventually(t, "the whole burst", func() bool { return len(at()) >= 3*f.frames })
 
 			frames := at()
-			for i := f.frames; i < len(frames); i += f.frames {
-				gap := frames[i].At.Sub(frames[i-f.frames].At)
-				require.InDelta(t, 150, gap.Milliseconds(), 120, "gap before announcement %d", i/f.frames)
+			for i := 1; i < 3; i++ {
+				// A busy machine may delay a repeat, but nothing sends one early.
+				after := frames[i*f.frames].At.Sub(frames[0].At)
+				require.Greater(t, after, time.Duration(i)*400*time.Millisecond-100*time.Millisecond, "announcement %d", i+1)
 			}
 			for _, frame := range frames {
 				require.Equal(t, l.a.MAC(t, "eth0"), frame.Source.String())
