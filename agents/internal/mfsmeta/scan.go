@@ -62,12 +62,12 @@ func (s Scan) Clean() bool {
 	return s.Hole == nil && s.Fork == nil && len(s.Damaged) == 0 && len(s.Disordered) == 0
 }
 
-// Select are the logs that a scan from the given id must read: those that reach it, or whose ends
-// do not tell. Logs that end before it hold nothing to replay.
+// Select are the logs that a scan from the given id must read: those that reach it, those whose
+// ends do not tell, and torn ones, whose tails are to be found. Others hold nothing to replay.
 func Select(logs []Log, from uint64) []Log {
 	var selected []Log
 	for _, l := range logs {
-		if l.Size > 0 && (l.Last == 0 || l.Last >= from || l.First == 0) {
+		if l.Size > 0 && (l.Last == 0 || l.Last >= from || l.First == 0 || l.Torn) {
 			selected = append(selected, l)
 		}
 	}
