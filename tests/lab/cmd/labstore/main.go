@@ -144,7 +144,7 @@ func send(to string, every time.Duration) error {
 				c.Close()
 				c = nil
 			}
-			time.Sleep(100 * time.Millisecond)
+			<-time.After(100 * time.Millisecond)
 		}
 		now := time.Now()
 		if pause := now.Sub(last); pause > time.Second {
@@ -152,7 +152,7 @@ func send(to string, every time.Duration) error {
 		}
 		last = now
 		fmt.Printf("ack %d at %s\n", n, now.Format(time.RFC3339Nano))
-		time.Sleep(every)
+		<-time.After(every)
 	}
 }
 
