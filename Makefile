@@ -77,6 +77,7 @@ demo: ## see it work: three machines, a move, a power cut, and what the client n
 
 bench: deps ## what a monitor costs, beside the shell agents, as ratios of one run
 	$(GO) test -run '^$$' -bench . -benchtime 1x -count 1 ./tests/bench/...
+	$(GO) test -tags lab -run '^$$' -bench . -benchtime 1x -count 1 -timeout 30m ./tests/lab/
 
 lint: $(TOOLS)/golangci-lint $(TOOLS)/gofumpt ## formatting, vet, lint and the import rules
 	@bad=$$($(TOOLS)/gofumpt -l agents metadata ocf tests); if [ -n "$$bad" ]; then echo "not gofumpt'ed (make fmt): $$bad"; exit 1; fi
