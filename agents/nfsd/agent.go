@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -165,11 +164,18 @@ func (h household) find(list []process.Process, name string) (process.Process, b
 
 func (a *agent) household() (household, error) {
 	var h household
-	all, err := a.table.Find(func(p process.Process) bool { return slices.Contains(daemons, p.Comm) })
+	pids, err := a.kernel.Named(daemons...)
 	if err != nil {
 		return h, &ocf.Error{Object: "process table", Found: "cannot be read", Err: err}
 	}
-	for _, p := range all {
+	for _, pid := range pids {
+		p, err := a.table.Get(pid)
+		if errors.Is(err, process.ErrGone) || err == nil && p.State.Ended() {
+			continue
+		}
+		if err != nil {
+			return h, &ocf.Error{Object: "process table", Found: "cannot be read", Err: err}
+		}
 		if len(p.Args) == 0 {
 			if p.Comm == "nfsd" && p.Parent == kthreadd {
 				h.threads = append(h.threads, p)
@@ -212,8 +218,10 @@ func within(ctx context.Context, d time.Duration) (context.Context, context.Canc
 const pollEvery = 20 * time.Millisecond
 
 // poll asks until the answer is yes, an error, or the end of ctx.
-func poll(ctx context.Context, ask func() (bool, error)) error {
-	tick := time.NewTicker(pollEvery)
+func poll(ctx context.Context, ask func() (bool, error)) error { return pollEach(ctx, pollEvery, ask) }
+
+func pollEach(ctx context.Context, every time.Duration, ask func() (bool, error)) error {
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		yes, err := ask()

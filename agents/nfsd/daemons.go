@@ -33,27 +33,15 @@ func (a *agent) startTracker(ctx context.Context, w settings) error {
 	if err := a.launch(ctx, "nfsdcld", "-p", w.pipefs, "-s", w.stateDir(trackerDir)); err != nil {
 		return err
 	}
-	ctx, cancel := within(ctx, 10*time.Second)
-	defer cancel()
-	err := poll(ctx, func() (bool, error) {
-		h, err := a.household()
-		if err != nil {
-			return false, err
-		}
-		p, ok := h.find(h.ours, "nfsdcld")
-		if !ok {
-			return false, nil
-		}
-		files, err := a.kernel.OpenFiles(p.PID)
-		if err != nil {
-			return false, nil //nolint:nilerr // it may be on its way from parent to child
-		}
-		watches := slices.Contains(files, "anon_inode:inotify") || a.hasPipe(p)
-		return watches && slices.Contains(files, w.stateDir(trackerDir, "main.sqlite")), nil
+	database := w.stateDir(trackerDir, "main.sqlite")
+	err := a.opened(ctx, "nfsdcld", func(files []string) bool {
+		// The pipe itself is there already if an earlier server of the kernel left it.
+		watches := slices.Contains(files, "anon_inode:inotify") || slices.ContainsFunc(files, isPipe)
+		return watches && slices.Contains(files, database)
 	})
 	if err != nil {
 		return &ocf.Error{
-			Object: "nfsdcld", Found: "did not open its database " + w.stateDir(trackerDir, "main.sqlite"), Err: err,
+			Object: "nfsdcld", Found: "did not open its database " + database, Err: err,
 			Do: "see the log for nfsdcld",
 		}
 	}
@@ -80,28 +68,36 @@ func (a *agent) startMountd(ctx context.Context, w settings) error {
 	if err := a.launch(ctx, "rpc.mountd", args...); err != nil {
 		return err
 	}
-	ctx, cancel := within(ctx, 10*time.Second)
-	defer cancel()
-	err := poll(ctx, func() (bool, error) {
-		h, err := a.household()
-		if err != nil {
-			return false, err
-		}
-		p, ok := h.find(h.ours, "rpc.mountd")
-		if !ok {
-			return false, nil
-		}
-		files, err := a.kernel.OpenFiles(p.PID)
-		if err != nil {
-			return false, nil //nolint:nilerr // as above
-		}
+	err := a.opened(ctx, "rpc.mountd", func(files []string) bool {
 		// It reads the kernel's questions from these channels (cache_open in support/export/cache.c).
-		return slices.ContainsFunc(files, func(f string) bool { return strings.HasSuffix(f, "/nfsd.fh/channel") }), nil
+		return slices.ContainsFunc(files, func(f string) bool { return strings.HasSuffix(f, "/nfsd.fh/channel") })
 	})
 	if err != nil {
 		return &ocf.Error{Object: "rpc.mountd", Found: "did not begin to listen to the kernel", Err: err, Do: "see the log for rpc.mountd"}
 	}
 	return nil
+}
+
+// opened waits until our daemon of that name has its files open.
+func (a *agent) opened(ctx context.Context, name string, ready func(files []string) bool) error {
+	ctx, cancel := within(ctx, 10*time.Second)
+	defer cancel()
+	var daemon process.Process
+	return poll(ctx, func() (bool, error) {
+		if daemon.PID == 0 {
+			h, err := a.household()
+			if err != nil {
+				return false, err
+			}
+			daemon, _ = h.find(h.ours, name)
+		}
+		files, err := a.kernel.OpenFiles(daemon.PID)
+		if err != nil {
+			daemon = process.Process{} // the parent, which has made room for the child
+			return false, nil
+		}
+		return ready(files), nil
+	})
 }
 
 // export puts the exports into exportfs's table, and nothing else: what an earlier boot or a

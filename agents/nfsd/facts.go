@@ -85,8 +85,10 @@ func (a *agent) exported(dir string) ([]nfsexports.Export, error) {
 // proves that the shared database is in use.
 func (a *agent) hasPipe(p process.Process) bool {
 	files, err := a.kernel.OpenFiles(p.PID)
-	return err == nil && slices.ContainsFunc(files, func(f string) bool { return strings.HasSuffix(f, "/nfsd/cld") })
+	return err == nil && slices.ContainsFunc(files, isPipe)
 }
+
+func isPipe(file string) bool { return strings.HasSuffix(file, "/nfsd/cld") }
 
 // serving reports whether the running threads are ours: by the record of this boot, by a daemon
 // that is marked, or because the server exports a directory on the device of our state.

@@ -143,25 +143,40 @@ func (a *agent) outlastGrace(ctx context.Context, d duty) {
 	if d.MaxGrace <= 0 {
 		return
 	}
-	w := settings{maxGrace: d.MaxGrace, versions: map[string]bool{"3": d.V3, "4.0": d.V4}}
-	tick := time.NewTicker(100 * time.Millisecond)
+	h, err := a.household()
+	if err != nil || len(h.threads) == 0 {
+		return
+	}
+	running, err := a.runningFor(h.threads)
+	if err != nil {
+		return
+	}
+	deadline := time.NewTimer(d.MaxGrace - running)
+	defer deadline.Stop()
+	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	for a.inGrace(d) {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-		}
-		h, err := a.household()
-		if err != nil || len(h.threads) == 0 {
+		case <-deadline.C:
+			// A server that was stopped and started meanwhile has a helper of its own: the time is
+			// taken anew from its threads.
+			if h, err = a.household(); err == nil {
+				a.limitGrace(settings{maxGrace: d.MaxGrace, versions: map[string]bool{"3": d.V3, "4.0": d.V4}}, h.threads)
+			}
 			return
 		}
-		a.limitGrace(w, facts{household: h})
 	}
 }
 
-// addressWait is how long the service address may take to come up behind the server.
-const addressWait = 10 * time.Minute
+// addressWait is how long the service address may take to come up behind the server, addressPoll
+// how often it is looked for.
+const (
+	addressWait = 10 * time.Minute
+	addressPoll = 100 * time.Millisecond
+)
 
 // notifyClients tells the lock clients of NFSv3 that the server has restarted, from each service
 // address, for they know the server by it.
@@ -180,7 +195,7 @@ func (a *agent) notifyClients(ctx context.Context, d duty) error {
 		return err
 	}
 	for _, ip := range d.Sources {
-		if err := poll(wait, func() (bool, error) { return hasAddress(ip), nil }); err != nil {
+		if err := pollEach(wait, addressPoll, func() (bool, error) { return hasAddress(ip), nil }); err != nil {
 			return fmt.Errorf("lock clients were not notified from %s, which did not come up: %w", ip, err)
 		}
 		if _, err := a.runner.Run(wait, "sm-notify", append(base, "-v", ip)...); err != nil {

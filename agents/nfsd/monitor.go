@@ -56,7 +56,7 @@ func (a *agent) watch(ctx context.Context, w settings, f facts) (ocf.State, erro
 			return ocf.Stopped, err
 		}
 	}
-	a.limitGrace(w, f)
+	a.limitGrace(w, f.household.threads)
 	a.keepMountList(w)
 	a.Note("%d threads, %d exports", f.threads, len(w.exports))
 	return ocf.Running, nil
@@ -211,8 +211,8 @@ func graceEnds(ended bool, running, longest time.Duration) bool {
 
 // limitGrace ends a grace period that has lasted longer than max_grace: a client that has died
 // keeps it open for everybody. It must never fail a monitor.
-func (a *agent) limitGrace(w settings, f facts) {
-	running, err := a.runningFor(f.household.threads)
+func (a *agent) limitGrace(w settings, threads []process.Process) {
+	running, err := a.runningFor(threads)
 	if err != nil {
 		a.Log.Warn("how long the server has run cannot be told: " + err.Error())
 		return
@@ -227,7 +227,11 @@ func (a *agent) limitGrace(w settings, f facts) {
 
 func (a *agent) endGrace(w settings, running time.Duration, what string, ended func() (bool, error), end func() error) {
 	over, err := ended()
-	if err != nil || !graceEnds(over, running, w.maxGrace) {
+	if err != nil {
+		a.Log.Warn(fmt.Sprintf("whether the grace period of %s is over cannot be told: %v", what, err))
+		return
+	}
+	if !graceEnds(over, running, w.maxGrace) {
 		return
 	}
 	if err := end(); err != nil {

@@ -269,10 +269,16 @@ func (a *agent) startHelpers(ctx context.Context, w settings) error {
 	if w.v4() {
 		steps = append(steps, func() error { return a.startTracker(ctx, w) })
 	}
-	steps = append(steps, func() error { return a.export(ctx, w) })
-	if w.v3() {
-		steps = append(steps, func() error { return a.startLocking(ctx, w) })
-	}
+	steps = append(steps,
+		func() error { return a.export(ctx, w) },
+		func() error {
+			if w.v3() { // mountd registers with the port mapper
+				if err := a.startLocking(ctx, w); err != nil {
+					return err
+				}
+			}
+			return a.startMountd(ctx, w)
+		})
 	results := make(chan error, len(steps))
 	for _, step := range steps {
 		go func() { results <- step() }()
@@ -283,10 +289,7 @@ func (a *agent) startHelpers(ctx context.Context, w settings) error {
 			failed = err
 		}
 	}
-	if failed != nil {
-		return failed
-	}
-	return a.startMountd(ctx, w)
+	return failed
 }
 
 // prepareKernel writes what the kernel takes only before it has sockets and threads.
@@ -391,16 +394,7 @@ func (a *agent) startThreads(ctx context.Context, w settings, scope string) erro
 // tracked waits until nfsdcld holds the kernel's pipe. The kernel gives it a second to open the
 // pipe and then falls back to a way that forgets the clients at each move.
 func (a *agent) tracked(ctx context.Context) error {
-	ctx, cancel := within(ctx, 2*time.Second)
-	defer cancel()
-	err := poll(ctx, func() (bool, error) {
-		h, err := a.household()
-		if err != nil {
-			return false, err
-		}
-		cld, ok := h.find(h.ours, "nfsdcld")
-		return ok && a.hasPipe(cld), nil
-	})
+	err := a.opened(ctx, "nfsdcld", func(files []string) bool { return slices.ContainsFunc(files, isPipe) })
 	if err == nil {
 		return nil
 	}

@@ -17,8 +17,7 @@ import (
 // mount its file systems, without the cluster.
 var rivals = []string{
 	"nfs-server.service", "nfs-kernel-server.service", "nfs.service", "nfs-common.service",
-	"nfsdcld.service", "nfs-mountd.service", "rpc-statd.service", "rpc-statd-notify.service",
-	"nfs-idmapd.service", "nfsv4-server.service", "nfsv4-exportd.service",
+	"nfsdcld.service", "nfs-mountd.service", "rpc-statd.service", "nfsv4-server.service", "nfsv4-exportd.service",
 }
 
 // runningUnits are those of the rivals that run.

@@ -55,9 +55,11 @@ func (e *ParseError) Error() string {
 	return fmt.Sprintf("%s: cannot be understood: %q", e.File, text)
 }
 
+// read returns the text without the NUL that lockd's files end in (nlm_end_grace_read in
+// fs/lockd/procfs.c gives out its whole buffer, "Y\n\0").
 func (s Server) read(name string) (string, error) {
 	text, err := os.ReadFile(s.proc(name))
-	return strings.TrimSpace(string(text)), err
+	return strings.Trim(string(text), " \t\n\x00"), err
 }
 
 func (s Server) number(name string) (int, error) {

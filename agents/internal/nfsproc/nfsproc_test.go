@@ -161,6 +161,14 @@ func TestEachFileGetsTheKernelsForm(t *testing.T) {
 	require.Equal(t, "42\n", s.wrote(t, "net/rpc/nfsd.export/flush"))
 }
 
+func TestLockdsAnswerEndsInANUL(t *testing.T) {
+	for text, want := range map[string]bool{"Y\n\x00": true, "N\n\x00": false} {
+		ended, err := fakeProc(t, map[string]string{"fs/lockd/nlm_end_grace": text}).LockdGraceEnded()
+		require.NoError(t, err)
+		require.Equal(t, want, ended)
+	}
+}
+
 func TestListenNamesThePortInUseAndHandsNothingOver(t *testing.T) {
 	s := fakeProc(t, map[string]string{"fs/nfsd/portlist": ""})
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -221,6 +229,11 @@ func TestAProcessIsKnownByItsEnvironmentNetworkAndFiles(t *testing.T) {
 	}
 	_, ok = s.Environ(8, "MARK")
 	require.False(t, ok)
+
+	named := fakeProc(t, map[string]string{"7/comm": "nfsdcld\n", "8/comm": "nfsdcld2\n", "9/comm": "nfsd\n", "10/stat": "", "self/comm": "nfsd\n"})
+	pids, err := named.Named("nfsdcld", "nfsd")
+	require.NoError(t, err)
+	require.ElementsMatch(t, []int{7, 9}, pids)
 
 	require.True(t, Server{}.SameNetwork(os.Getpid()))
 	f, err := os.Create(filepath.Join(t.TempDir(), "held"))

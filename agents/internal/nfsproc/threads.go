@@ -3,6 +3,7 @@ package nfsproc
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -46,6 +47,33 @@ func switches(status string) uint64 {
 		}
 	}
 	return sum
+}
+
+// Named are the processes, threads of the kernel included, whose kernel name (comm, at most 15
+// bytes) is one of the given. It reads one small file for each process of the machine, a tenth of
+// the work of reading all that is known of each.
+func (s Server) Named(names ...string) ([]int, error) {
+	dir, err := os.Open(s.proc())
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	entries, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e)
+		if err != nil {
+			continue
+		}
+		comm, err := os.ReadFile(s.proc(e, "comm"))
+		if err == nil && slices.Contains(names, strings.TrimSuffix(string(comm), "\n")) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
 }
 
 // Environ is the value of a variable in the environment that a process was started with, and
