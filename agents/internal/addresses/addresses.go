@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"iter"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -37,36 +36,6 @@ func (e *Error) Error() string {
 
 // Unwrap gives the cause to errors.Is and errors.As.
 func (e *Error) Unwrap() error { return e.Err }
-
-// dumpTries bounds how often an interrupted dump is repeated. One is
-// interrupted only when it spans several messages and an address, link or
-// route changes between two of them.
-const dumpTries = 20
-
-// dump sends a request and hands out each answer of the wanted type. It gives
-// the messages in the kernel's order.
-func dump(request, answer uint16, header []byte) (msgs [][]byte, err error) {
-	for range dumpTries {
-		req := nl.NewNetlinkRequest(int(request), unix.NLM_F_DUMP)
-		req.AddRawData(header)
-		msgs, err = req.Execute(unix.NETLINK_ROUTE, answer)
-		if !errors.Is(err, nl.ErrDumpInterrupted) {
-			break
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	return msgs, nil
-}
-
-// change sends a request that the kernel acknowledges.
-func change(request, flags uint16, payload []byte) error {
-	req := nl.NewNetlinkRequest(int(request), int(flags|unix.NLM_F_ACK))
-	req.AddRawData(payload)
-	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
-	return err
-}
 
 // errShort says that a message ends before its header does.
 var errShort = errors.New("message shorter than its header")
@@ -117,10 +86,3 @@ func number(b []byte) uint32 {
 
 // text reads a zero-terminated string.
 func text(b []byte) string { return unix.ByteSliceToString(b) }
-
-// request sends a request that is no dump and gives its answer.
-func request(kind, answer uint16, payload []byte) ([][]byte, error) {
-	req := nl.NewNetlinkRequest(int(kind), 0)
-	req.AddRawData(payload)
-	return req.Execute(unix.NETLINK_ROUTE, answer)
-}
