@@ -1,0 +1,5 @@
+//go:build real
+
+package ocftester
+
+const thorough = true
