@@ -62,6 +62,9 @@ func (a *agent) monitorFollower(ctx context.Context) (ocf.State, error) {
 func (a *agent) scoreWhileFollowing(ctx context.Context, known history) {
 	own, logger := a.copies()
 	useLogger, ok, why := known.best(own, logger)
+	if !ok && a.mayInitialize(own, logger, known) {
+		return
+	}
 	if !ok {
 		a.call.Log.Info("no promotion score: " + why)
 		a.setScore(ctx, 0, a.call.Env.Probe)
@@ -205,6 +208,8 @@ func (a *agent) scoreAtStart(ctx context.Context, known history, masterElsewhere
 		version = logger.version
 	}
 	switch live, err := a.masterVersion(ctx); {
+	case !ok && a.mayInitialize(own, logger, known):
+		a.setScore(ctx, scoreLast, true)
 	case !ok:
 		a.call.Log.Info("no promotion score: " + why)
 		a.setScore(ctx, 0, true)
@@ -215,6 +220,11 @@ func (a *agent) scoreAtStart(ctx context.Context, known history, masterElsewhere
 	default:
 		a.setScore(ctx, coldScore(version, known), true)
 	}
+}
+
+// mayInitialize says that a promotion would make the file system: nobody in the cluster has one.
+func (a *agent) mayInitialize(own, logger copyOf, known history) bool {
+	return a.call.Params.Bool("initialize") && !own.exists && !logger.exists && known.MetaID == 0
 }
 
 // retireOwn moves the master's own files into the archive if the cluster has left their history

@@ -134,6 +134,7 @@ func (h history) words(c copyOf) string {
 		return fmt.Sprintf("is of another file system (%016x)", c.metaID)
 	case astray:
 		return fmt.Sprintf("is of epoch %d and version %d, but the cluster is in epoch %d since version %d", c.epoch, c.version, h.Epoch, h.Fork)
+	case current, behind:
 	}
 	return fmt.Sprintf("has version %d", c.version)
 }

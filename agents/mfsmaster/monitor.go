@@ -39,6 +39,7 @@ func monitor(ctx context.Context, a *agent) (ocf.State, error) {
 		return ocf.Stopped, a.fail(ocf.Failed, why, "our own master or none on "+a.address, "stop it, or correct the ports in "+a.config.Path)
 	case leftovers:
 		return ocf.Stopped, a.fail(ocf.Failed, why, "a master with its children, or none", "nothing: the cluster's stop ends them")
+	case deaf:
 	}
 	return a.failedState(), a.fail(ocf.Failed, why, "an answer on "+a.address, "nothing: the cluster restarts or moves it")
 }

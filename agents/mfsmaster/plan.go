@@ -278,7 +278,7 @@ func decide(m material, ap approach, s mfsmeta.Scan) (plan, *refusal) {
 		p.warnings = append(p.warnings, r.found+"; started all the same, as older_metadata=accept says")
 	}
 	p.prepare(m, ap, s)
-	p.classify(m, ap, s)
+	p.classify(m, s)
 	return p, nil
 }
 
@@ -355,9 +355,7 @@ func (p *plan) prepare(m material, ap approach, s mfsmeta.Scan) {
 		p.aside = append(p.aside, m.own.Unfinished...)
 	}
 	if ap.merge {
-		for _, l := range mfsmeta.Select(m.logger.Logs, s.Own) {
-			p.merge = append(p.merge, l)
-		}
+		p.merge = mfsmeta.Select(m.logger.Logs, s.Own)
 	}
 	if ownLogs {
 		for _, l := range m.own.Logs {
@@ -374,7 +372,7 @@ func (p *plan) prepare(m material, ap approach, s mfsmeta.Scan) {
 }
 
 // classify names the row, the most telling first, and words what the operator should know.
-func (p *plan) classify(m material, ap approach, s mfsmeta.Scan) {
+func (p *plan) classify(m material, s mfsmeta.Scan) {
 	var cut int64
 	for _, t := range p.trim {
 		cut += t.Cut()

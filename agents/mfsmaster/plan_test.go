@@ -78,7 +78,7 @@ func TestTheStateTableOfTheData(t *testing.T) {
 			own:  files{"metadata.mfs": meta(101, 7), "metadata.mfs.back.1": meta(50, 7), "changelog.1.mfs": changes(50, 100)},
 			want: want{row: rowClean, version: 101},
 		},
-		"D1 with a record that it fulfils": {
+		"D1 with a record that it meets": {
 			own: files{"metadata.mfs": meta(101, 7)}, m: material{known: known}, want: want{row: rowClean, version: 101},
 		},
 		"D1 with a torn old changelog": {

@@ -59,7 +59,7 @@ func promote(ctx context.Context, a *agent) error {
 func (a *agent) takeNewest(ctx context.Context, known history) (history, error) {
 	own, logger := a.copies()
 	useLogger, ok, why := known.best(own, logger)
-	if !ok && a.call.Params.Bool("initialize") && !own.exists && !logger.exists && known.MetaID == 0 {
+	if !ok && a.mayInitialize(own, logger, known) {
 		return known, nil // bringUp makes it
 	}
 	if !ok {

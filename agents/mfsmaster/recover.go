@@ -154,7 +154,7 @@ func (a *agent) carryOut(ctx context.Context, p plan, how method) error {
 			return a.archiveFailed(err)
 		}
 	}
-	copied, err := a.mergeLogs(v, p)
+	copied, err := a.mergeLogs(p)
 	if err != nil {
 		return err
 	}
@@ -212,7 +212,7 @@ func (a *agent) trim(v *archive, t mfsmeta.Tear) error {
 
 // mergeLogs copies the metalogger's changelogs into the data directory, without their torn tails.
 // The metalogger's own files are left as they are. It returns the names of the copies.
-func (a *agent) mergeLogs(v *archive, p plan) (copied []string, err error) {
+func (a *agent) mergeLogs(p plan) (copied []string, err error) {
 	if len(p.merge) == 0 {
 		return nil, nil
 	}

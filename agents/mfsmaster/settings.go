@@ -86,11 +86,11 @@ func unconfigured(c *ocf.Call, why error) (ocf.State, error) {
 	if err != nil || len(running) > 0 {
 		return ocf.Stopped, why
 	}
-	switch {
-	case c.Env.Action == "stop", c.Env.Action == "demote":
+	switch c.Env.Action {
+	case "stop", "demote":
 		c.Log.Warn("nothing to stop: " + why.Error())
 		return ocf.Running, nil
-	case c.Env.Action == "monitor", c.Env.Action == "status":
+	case "monitor", "status":
 		c.Note("%v", why)
 		return ocf.Stopped, nil
 	}

@@ -91,9 +91,8 @@ func (s sighting) name() string {
 
 // deafness tells the reasons apart for which a living master does not answer.
 func (s sighting) deafness() string {
-	switch s.process.State {
-	case process.Halted, process.Traced, process.Uninterruptible:
-		return fmt.Sprintf("%s does not answer: %v", s.name(), s.process.State)
+	if st := s.process.State; st == process.Halted || st == process.Traced || st == process.Uninterruptible {
+		return fmt.Sprintf("%s does not answer: %v", s.name(), st)
 	}
 	switch {
 	case s.reply == strange:

@@ -244,21 +244,23 @@ func parseModule(data []byte) (Module, error) {
 // Config asks for a value of the configuration file that the master runs with. It is empty if the
 // file does not set it, or for a version that does not tell.
 func (c *Client) Config(name string) (string, error) {
-	const id = 1
 	if len(name) > 255 {
 		return "", fmt.Errorf("name of %d bytes", len(name))
 	}
-	data := binary.BigEndian.AppendUint32(nil, id)
+	data := binary.BigEndian.AppendUint32(nil, configID)
 	data = append(append(data, byte(len(name))), name...)
 	reply, err := c.ask(typeGetConfig, typeConfig, data)
 	if err != nil {
 		return "", err
 	}
-	return parseConfig(reply, id)
+	return parseConfig(reply)
 }
 
-func parseConfig(data []byte, id uint32) (string, error) {
-	if len(data) < 5 || binary.BigEndian.Uint32(data) != id || len(data) < 5+int(data[4]) {
+// configID is the message id of a GET_CONFIG; the answer repeats it.
+const configID = 1
+
+func parseConfig(data []byte) (string, error) {
+	if len(data) < 5 || binary.BigEndian.Uint32(data) != configID || len(data) < 5+int(data[4]) {
 		return "", fmt.Errorf("%w: CONFIG of %d bytes", ErrProtocol, len(data))
 	}
 	return string(data[5 : 5+int(data[4])]), nil

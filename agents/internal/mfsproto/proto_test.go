@@ -44,7 +44,7 @@ func TestAnswersOfARealMasterAreUnderstood(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, Chunkservers{Connected: 1}, c)
 
-	v, err := parseConfig(unhex(t, realConfig), 1)
+	v, err := parseConfig(unhex(t, realConfig))
 	require.NoError(t, err)
 	require.Equal(t, "/tmp/mfsx/data", v)
 }
@@ -84,7 +84,7 @@ func TestHostileAnswersAreErrors(t *testing.T) {
 	_, err = parseModule(make([]byte, 14))
 	require.ErrorIs(t, err, ErrProtocol)
 	for _, b := range [][]byte{nil, {0, 0, 0, 1}, {0, 0, 0, 2, 0}, {0, 0, 0, 1, 5, 'a'}} {
-		_, err = parseConfig(b, 1)
+		_, err = parseConfig(b)
 		require.ErrorIs(t, err, ErrProtocol)
 	}
 	_, err = parseChunkservers(make([]byte, 70))
@@ -104,7 +104,7 @@ func FuzzParsers(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		_, _ = parseInfo(data)
 		_, _ = parseModule(data)
-		_, _ = parseConfig(data, 1)
+		_, _ = parseConfig(data)
 		_, _ = parseMetaloggers(data)
 		if c, err := parseChunkservers(data); err == nil && c.Connected+c.Disconnected > len(data) {
 			t.Fatal("more servers than bytes")

@@ -1,0 +1,59 @@
+#!/bin/sh
+# mfs-drbd.crm in pcs's language. See there for why each value is what it is.
+set -e
+
+pcs stonith create fencing fence_sbd devices=/dev/vdc pcmk_delay_max=5s \
+	op monitor interval=300s timeout=60s
+
+pcs property set stonith-enabled=true stonith-timeout=60s no-quorum-policy=stop
+pcs resource defaults update resource-stickiness=200
+
+pcs resource create drbd_r0 ocf:baton:drbd drbd_resource=r0 \
+	op start interval=0 timeout=240s \
+	op promote interval=0 timeout=150s \
+	op demote interval=0 timeout=90s \
+	op stop interval=0 timeout=100s \
+	op notify interval=0 timeout=90s \
+	op monitor interval=10s role=Promoted timeout=20s \
+	op monitor interval=20s role=Unpromoted timeout=20s \
+	promotable promoted-max=1 promoted-node-max=1 \
+	clone-max=2 clone-node-max=1 notify=true interleave=true
+
+pcs resource create fs_r0 ocf:heartbeat:Filesystem \
+	device=/dev/drbd0 directory=/srv/mfs fstype=ext4 options=noatime \
+	op start interval=0 timeout=60s \
+	op stop interval=0 timeout=60s \
+	op monitor interval=20s timeout=40s \
+	--group service
+
+pcs resource create vip ocf:baton:vip \
+	ip=192.0.2.50 cidr_netmask=24 nic=eth0 \
+	op start interval=0 timeout=20s \
+	op stop interval=0 timeout=20s \
+	op monitor interval=10s timeout=20s \
+	--group service
+
+pcs resource create mfsmaster ocf:baton:mfsmaster \
+	config=/etc/mfs/mfsmaster.cfg data_dir=/srv/mfs/meta mountpoint=/srv/mfs \
+	durability=sync metalogger_config=/etc/mfs/mfsmetalogger.cfg min_chunkservers=1 \
+	op start interval=0 timeout=600s \
+	op stop interval=0 timeout=600s \
+	op monitor interval=10s timeout=30s \
+	op monitor interval=60s timeout=30s OCF_CHECK_LEVEL=10 \
+	meta migration-threshold=2 failure-timeout=600s \
+	--group service
+
+pcs constraint colocation add service with Promoted drbd_r0-clone INFINITY
+pcs constraint order promote drbd_r0-clone then start service
+
+pcs resource create metalogger systemd:moosefs-metalogger \
+	op start interval=0 timeout=60s \
+	op stop interval=0 timeout=60s \
+	op monitor interval=60s timeout=60s \
+	clone interleave=true migration-threshold=5 failure-timeout=300s
+
+pcs resource create cgiserv systemd:moosefs-cgiserv \
+	op start interval=0 timeout=60s \
+	op stop interval=0 timeout=60s \
+	op monitor interval=60s timeout=60s \
+	clone interleave=true migration-threshold=5 failure-timeout=300s
