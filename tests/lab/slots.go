@@ -6,14 +6,16 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// takeSlot waits until one of the host's LAB_SLOTS places (1 when unset) for a
-// running lab is free: two labs on a small host spoil each other's timing.
+// takeSlot waits until one of the host's LAB_SLOTS places (1 when unset, never
+// more than it has processors) for a running lab is free: labs that share a
+// processor spoil each other's timing.
 func takeSlot(ctx context.Context, log func(string, ...any)) (release func(), err error) {
 	slots := 1
 	if text := os.Getenv("LAB_SLOTS"); text != "" {
@@ -21,6 +23,7 @@ func takeSlot(ctx context.Context, log func(string, ...any)) (release func(), er
 			return nil, fmt.Errorf("lab: LAB_SLOTS is %q; expected a number of labs from 1 up", text)
 		}
 	}
+	slots = min(slots, runtime.NumCPU())
 	if err := os.MkdirAll(Cache(), 0o755); err != nil {
 		return nil, fmt.Errorf("lab: cache: %w", err)
 	}

@@ -1,0 +1,121 @@
+//go:build lab
+
+package lab_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"baton/tests/lab"
+)
+
+func TestMatrixVIPExampleInPcsGivesWhatTheOneInCrmGives(t *testing.T) {
+	l := lab.Start(t, lab.Cluster)
+	script, err := lab.Example("vip/vip.pcs.sh")
+	require.NoError(t, err)
+	require.NoError(t, l.N1.Upload(t.Context(), "/root/vip.pcs.sh", 0o755, []byte(script)))
+	l.N1.Sh(t, "/root/vip.pcs.sh")
+	_, err = l.Wait(t.Context(), aMinute, "vip active", func(s lab.Status) bool { return len(s.Active("vip", "")) == 1 })
+	require.NoError(t, err)
+
+	// What matters is what Pacemaker has in the end: compare attribute by
+	// attribute, for the two tools name their elements differently, and pcs
+	// adds the operations of the meta-data that are not given.
+	values := func() string {
+		return l.N1.Sh(t, `cibadmin -Q -o resources | grep -v '"reload-agent"' | sed 's/interval="0s*"//' | grep -oE '(name|value|class|provider|type|interval|timeout)="[^"]*"' | sort
+cibadmin -Q -o crm_config | grep -oE 'name="(stonith-enabled|no-quorum-policy)" value="[^"]*"' | sort
+cibadmin -Q -o rsc_defaults | grep -oE 'name="[^"]*" value="[^"]*"' | sort`)
+	}
+	pcs := values()
+	l.N1.Sh(t, "pcs resource delete vip >/dev/null 2>&1; pcs resource defaults update resource-stickiness=")
+	require.NoError(t, l.Crm(t.Context(), "vip/vip.crm"))
+	_, err = l.Wait(t.Context(), aMinute, "vip active", func(s lab.Status) bool { return len(s.Active("vip", "")) == 1 })
+	require.NoError(t, err)
+	require.Equal(t, values(), pcs)
+}
+
+func TestMatrixVIPTakesOverFromIPaddr2WithTheAddressUp(t *testing.T) {
+	l := lab.Start(t, lab.Cluster)
+	require.NoError(t, l.CrmText(t.Context(), strings.ReplaceAll(vipConfig(t), "ocf:baton:vip", "ocf:heartbeat:IPaddr2")+
+		"\nlocation vip-begins vip 50: n1\n"))
+	l.MustActive(t, "vip", "", l.N1, aMinute)
+	ping := l.C1.Tool(t, "ping", "ping -to "+vipAddress+" -every 50ms")
+	ping.WaitOK(t, time.Time{}, aMinute)
+
+	l.Timeline.Add("cluster: the provider changes in maintenance")
+	changed := l.N1.Sh(t, `set -e
+crm_attribute -t crm_config -n maintenance-mode -v true
+crm_resource --wait --timeout=60s
+cibadmin -Q -o resources | sed 's/provider="heartbeat" type="IPaddr2"/provider="baton" type="vip"/' >/root/resources.xml
+cibadmin --replace -o resources --xml-file /root/resources.xml
+crm_resource --wait --timeout=60s
+crm_resource --refresh --resource vip --wait
+crm_resource --wait --timeout=60s
+crm_attribute -t crm_config -n maintenance-mode -v false
+crm_resource --wait --timeout=60s
+crm_mon -1r`)
+	require.Contains(t, changed, "ocf:baton:vip")
+	l.MustActive(t, "vip", "", l.N1, aMinute)
+	status, err := l.Status(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, status.Failures)
+
+	still := time.Now()
+	ping.WaitOK(t, still, aMinute)
+	gap := ping.Stopped(t).LongestGap()
+	t.Logf("while the provider changed: %s", gap)
+	require.False(t, gap.Open)
+	// Started anew it would be away for the time of a stop and a start; the
+	// machine is only slow.
+	require.NotContains(t, l.N1.Journal(), "Result of stop operation for vip", "the address was taken down")
+
+	moved := time.Now()
+	require.NoError(t, l.Standby(t.Context(), l.N1))
+	l.MustActive(t, "vip", "", l.N2, aMinute)
+	l.C1.Sh(t, "ping -c 1 -w 20 %s", vipAddress)
+	t.Logf("and it moves: %.1f s", time.Since(moved).Seconds())
+}
+
+func TestMatrixVIPStaysWhenTheNodeThatDiedComesBack(t *testing.T) {
+	v := startVIP(t)
+	require.NoError(t, v.N1.PowerOff(t.Context()))
+	v.MustActive(t, "vip", "", v.N2, 2*aMinute)
+
+	require.NoError(t, v.N1.PowerOn(t.Context()))
+	v.N1.Sh(t, "systemctl start corosync pacemaker")
+	require.NoError(t, v.WaitOnline(t.Context(), 4*aMinute, v.N1, v.N2))
+	require.NoError(t, v.Settle(t.Context()))
+	v.MustActive(t, "vip", "", v.N2, aMinute)
+	has, found := holds(t.Context(), v.N1)
+	require.False(t, has, found)
+	back := time.Now()
+	v.ping.WaitOK(t, back, aMinute)
+	ping, _ := v.report(t, "power loss and return")
+	require.False(t, ping.Open)
+}
+
+func TestMatrixVIPOnBothNodesIsFoundBeforeItIsTaken(t *testing.T) {
+	l := lab.Start(t, lab.Cluster)
+	// A foreign host, here the client, has the address already.
+	l.C1.Sh(t, "ip address add %s/24 dev eth0", vipAddress)
+	require.NoError(t, l.CrmText(t.Context(), vipConfig(t)))
+	var reason string
+	_, err := l.Wait(t.Context(), 2*aMinute, "the start to be refused", func(s lab.Status) bool {
+		for _, f := range s.Failures {
+			if strings.HasPrefix(f.Op, "vip_start") {
+				reason = f.Reason
+			}
+		}
+		return reason != ""
+	})
+	require.NoError(t, err)
+	t.Logf("crm_mon says: %s", reason)
+	require.Contains(t, reason, l.C1.MAC(lab.LAN), "the reason does not name the host that has the address")
+	for _, m := range l.Nodes() {
+		has, found := holds(t.Context(), m)
+		require.False(t, has, found)
+	}
+}
