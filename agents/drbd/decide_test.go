@@ -286,10 +286,10 @@ func TestScoresParameter(t *testing.T) {
 }
 
 func TestResourceNames(t *testing.T) {
-	for _, good := range []string{"r0", "a-b_c.d", "x%1", "r:0", "a/b"} {
+	for _, good := range []string{"r0", "a-b_c.d", "x%1", "r:0", "r.0"} {
 		require.True(t, resourceName(good), good)
 	}
-	for _, bad := range []string{"", "-f", "--force", "all", "/dev/drbd0", "r 0", "r0;reboot", "r0\n", "$(x)", "ü"} {
+	for _, bad := range []string{"", "-f", "--force", "all", ".", "..", "../r0", "a/b", "/dev/drbd0", "r 0", "r0;reboot", "r0\n", "$(x)", "ü"} {
 		require.False(t, resourceName(bad), bad)
 	}
 }

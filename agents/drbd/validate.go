@@ -23,7 +23,7 @@ func check(c *ocf.Call) []ocf.Problem {
 		found = append(found, ocf.Problem{Param: param, Kind: ocf.BadConfig, Found: what, Expected: expected, Do: "correct the parameter"})
 	}
 	if name := c.Params.String(parResource); !resourceName(name) {
-		bad(parResource, fmt.Sprintf("%q is no name of a DRBD resource", name), "letters, digits and -%+./:=@_, not beginning with - or /, and not \"all\"")
+		bad(parResource, fmt.Sprintf("%q is no name of a DRBD resource", name), "letters, digits and -%+.:=@_, not beginning with a dash, and not \"all\"")
 	}
 	if conf := c.Params.String(parConf); !filepath.IsAbs(conf) {
 		bad(parConf, fmt.Sprintf("%q is no absolute path", conf), "a path such as /etc/drbd.conf")
@@ -39,15 +39,19 @@ func check(c *ocf.Call) []ocf.Problem {
 	return found
 }
 
-// resourceName allows what ocf:linbit:drbd does, except for a leading dash, which would be an
-// option of drbdsetup, a leading slash, which would be a device, and drbdadm's word for every
-// resource.
+// resourceName allows what ocf:linbit:drbd does, except for a slash and the names of directories
+// (names stand in paths such as /dev/drbd/by-res/NAME), a leading dash, which would be an option
+// of drbdsetup, and drbdadm's word for every resource.
 func resourceName(name string) bool {
-	if name == "" || name[0] == '-' || name[0] == '/' || name == "all" {
+	switch name {
+	case "", ".", "..", "all":
+		return false
+	}
+	if name[0] == '-' {
 		return false
 	}
 	for _, r := range name {
-		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-%+./:=@_", r) {
+		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-%+.:=@_", r) {
 			return false
 		}
 	}

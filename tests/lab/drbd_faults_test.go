@@ -116,9 +116,9 @@ func TestCoreDRBDReturningNodeIsNoCandidateDuringResync(t *testing.T) {
 }
 
 // The node without the service dies: the client notices nothing but the freeze until DRBD gives
-// the peer up.
+// the peer up. The clone has no notifications here.
 func TestMatrixDRBDPowerLossOfTheUnpromotedNode(t *testing.T) {
-	d := startDRBD(t, drbdOptions{})
+	d := startDRBD(t, drbdOptions{silent: true})
 	require.NoError(t, d.N2.PowerOff(t.Context()))
 	d.acknowledged(t, 50)
 	out := d.N1.Sh(t, "cat /proc/drbd")
@@ -265,4 +265,62 @@ func TestMatrixDRBDPassesOcfTester(t *testing.T) {
 	out := l.N1.Sh(t, "ocf-tester -v -n r0test -o drbd_resource=r0 /usr/lib/ocf/resource.d/baton/drbd 2>&1")
 	t.Log(out)
 	require.Contains(t, out, "passed all tests")
+}
+
+// Without a cluster: what the agent knows of the real kernel does not hang on the module being
+// loaded, on udev's links, on debugfs or on its own record, and a start that broke off half-way
+// is swept up by stop.
+func TestCoreDRBDKernelIsReadWhateverElseIsMissing(t *testing.T) {
+	l := lab.Start(t, drbdStage)
+	expect := func(want, action string) string {
+		t.Helper()
+		code, said := agentCall(t.Context(), l.N1, "baton", action)
+		require.Equal(t, want, code, "%s: %s", action, said)
+		return said
+	}
+	l.N1.Sh(t, "rmmod drbd")
+	expect("7", "monitor")
+	require.NotContains(t, l.N1.Sh(t, "lsmod"), "drbd", "a monitor loaded the module")
+	expect("0", "stop")
+	require.NotContains(t, l.N1.Sh(t, "lsmod"), "drbd", "a stop loaded the module")
+
+	// Half a start: the resource is there, without a volume.
+	l.N1.Sh(t, "modprobe drbd; drbdsetup new-resource r0")
+	expect("7", "monitor")
+	expect("0", "stop")
+	l.N1.Sh(t, "drbdsetup new-resource r0; drbdsetup new-minor r0 0 0")
+	expect("7", "monitor")
+	expect("0", "start")
+	l.N2.Sh(t, "drbdadm up r0")
+	require.NoError(t, waitDRBD(t.Context(), l.N1, "ds:UpToDate/UpToDate"))
+	expect("0", "start")
+	expect("0", "promote")
+	expect("8", "monitor")
+
+	// Where debugfs is mounted it alone is enough: neither record nor drbdsetup.
+	l.N1.Sh(t, "mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug; rm -rf /run/resource-agents/baton; mv /usr/sbin/drbdsetup /usr/sbin/drbdsetup.away")
+	require.Contains(t, l.N1.Sh(t, "readlink /sys/kernel/debug/drbd/minors/0"), "../resources/r0/volumes/0")
+	expect("8", "monitor")
+	l.N1.Sh(t, "mv /usr/sbin/drbdsetup.away /usr/sbin/drbdsetup; umount /sys/kernel/debug; rm -rf /dev/drbd /run/resource-agents/baton; echo nonsense >/etc/drbd.d/bad.res")
+	expect("8", "monitor") // by drbdsetup, and recorded
+	l.N1.Sh(t, "mv /usr/sbin/drbdsetup /usr/sbin/drbdsetup.away")
+	expect("8", "monitor") // by the record
+	l.N1.Sh(t, "rm -rf /run/resource-agents/baton")
+	require.Contains(t, expect("1", "monitor"), "the state cannot be read", "unknown is neither stopped nor unpromoted")
+	l.N1.Sh(t, "mv /usr/sbin/drbdsetup.away /usr/sbin/drbdsetup")
+	expect("8", "monitor")
+
+	// Kernel users of the device are named: device mapper, and a mount in another namespace.
+	l.N1.Sh(t, `modprobe dm_mod; dmsetup create onr0 --table "0 2048 linear /dev/drbd0 0"`)
+	require.Contains(t, expect("1", "demote"), "/dev/drbd0 is used by /dev/dm-0 (device mapper onr0)")
+	l.N1.Sh(t, "dmsetup remove onr0; systemd-run --unit hidden -p PrivateMounts=yes sh -c 'mount /dev/drbd0 /mnt/data && sleep 1000'")
+	lab.Eventually(t, aMinute, "the hidden mount", func(ctx context.Context) (bool, string) {
+		out, err := l.N1.Run(ctx, "grep -l /dev/drbd0 /proc/[0-9]*/mountinfo 2>/dev/null || true")
+		return err == nil && out != "", out
+	})
+	require.Regexp(t, `/dev/drbd0 is mounted on /mnt/data \(ext4, in the mount namespace of pid \d+ s`, expect("1", "demote"))
+	l.N1.Sh(t, "systemctl stop hidden")
+	expect("0", "demote")
+	expect("0", "stop")
+	expect("7", "monitor")
 }

@@ -38,6 +38,7 @@ type drbdOptions struct {
 	params string // further parameters of the agent
 	agent  string // another agent in its place
 	r0     string // another configuration of r0 than drbdFast
+	silent bool   // without notify=true
 }
 
 // drbdFast is drbdPlain with a resync at full speed: DRBD's own control of it begins at 250 KB/s,
@@ -61,6 +62,10 @@ func drbdCRM(t testing.TB, o drbdOptions) string {
 	if other := os.Getenv("LAB_VIP_AGENT"); other != "" {
 		text = strings.ReplaceAll(text, "ocf:baton:vip", other)
 	}
+	if o.silent {
+		text = strings.Replace(text, "notify=true ", "", 1)
+		require.NotContains(t, text, "notify=true")
+	}
 	if o.agent != "" {
 		text = strings.Replace(text, "ocf:baton:drbd", o.agent, 1)
 	}
@@ -81,7 +86,7 @@ func startDRBD(t *testing.T, o drbdOptions) drbdLab {
 	}
 	d.Timeline.Add("cluster: load drbd-filesystem-vip.crm")
 	require.NoError(t, d.CrmText(t.Context(), drbdCRM(t, o)+"\nlocation begins service 10: n1\n"))
-	d.MustActive(t, "vip", "", d.N1, 3*aMinute)
+	d.MustActive(t, "vip", "", d.N1, 6*aMinute)
 	d.settled(t)
 	d.client(t)
 	return d
