@@ -91,12 +91,13 @@ func (a *agent) hasPipe(p process.Process) bool {
 func isPipe(file string) bool { return strings.HasSuffix(file, "/nfsd/cld") }
 
 // serving reports whether the running threads are ours: by the record of this boot, by a daemon
-// that is marked, or because the server exports a directory on the device of our state.
+// that is marked, or, where the record was lost and every daemon killed, because the server
+// exports a directory on the device of our state and has no daemons of anybody else.
 func (a *agent) serving(f facts) bool {
 	if f.record != nil || len(f.ours) > 0 {
 		return true
 	}
-	if f.threads == 0 {
+	if f.threads == 0 || owned(f.foreign) {
 		return false
 	}
 	home, err := a.mounts.Of(a.state)
@@ -109,6 +110,11 @@ func (a *agent) serving(f facts) bool {
 		}
 	}
 	return false
+}
+
+// owned reports whether one of the processes makes a running server somebody else's.
+func owned(list []process.Process) bool {
+	return slices.ContainsFunc(list, func(p process.Process) bool { return p.Comm == "nfsdcld" || p.Comm == "rpc.mountd" })
 }
 
 // left are the things that are ours and still there, in words; empty means: stopped.
