@@ -84,10 +84,7 @@ Nothing of NFS may be started by the boot: systemctl disable --now nfs-server.se
 the tools are read; the file is never written.
 
 Clients should mount with NFSv4.1 or 4.2 and the option hard. One client with NFSv4.0 or 3 makes all clients wait up to
-max_grace after a move.
-
-In haresources of heartbeat: nfsd::STATE-DIRECTORY or nfsd::NAME=VALUE for each parameter. Values hold no blanks there;
-parameters that need them stand in /etc/ha.d/baton-nfsd.conf.`,
+max_grace after a move.`,
 		Positional: "[STATE-DIRECTORY]",
 		Parameters: parameters(),
 		Actions: []metadata.Action{
