@@ -77,7 +77,7 @@ func (c *cluster) start(nodes ...*node) {
 // heartbeat ignores a request for standby.
 func (c *cluster) stable(n *node) {
 	c.t.Helper()
-	eventually(c.t, 40*time.Second, n.name+" stable", func() bool {
+	eventually(c.t, time.Minute, n.name+" stable", func() bool {
 		out, err := n.run("cl_status rscstatus; cl_status nodestatus n1; cl_status nodestatus n2")
 		return err == nil && strings.Count(out, "active") == 2 && !strings.Contains(out, "transition")
 	})
@@ -92,27 +92,34 @@ func (c *cluster) moved(to, from *node, within time.Duration) {
 	c.t.Logf("%s is on %s after %.1f s", address, to.name, took.Seconds())
 }
 
-func TestHeartbeatMovesTheAddressAtStandbyTakeoverStopAndPowerLoss(t *testing.T) {
-	c := newCluster(t, "off")
-	c.moved(c.n1, c.n2, 40*time.Second)
+// begins waits until n1 has the address and both nodes are at rest.
+func (c *cluster) begins() {
+	c.t.Helper()
+	c.moved(c.n1, c.n2, time.Minute)
 	c.stable(c.n1)
 	c.stable(c.n2)
+}
+
+func TestHeartbeatMovesTheAddressAtStandbyTakeoverStopAndPowerLoss(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "off")
+	c.begins()
 
 	t.Log("hb_standby")
 	c.n1.sh("/usr/share/heartbeat/hb_standby all")
-	c.moved(c.n2, c.n1, 20*time.Second)
+	c.moved(c.n2, c.n1, time.Minute)
 	c.stable(c.n1)
 	c.stable(c.n2)
 
 	t.Log("hb_takeover")
 	c.n1.sh("/usr/share/heartbeat/hb_takeover all")
-	c.moved(c.n1, c.n2, 20*time.Second)
+	c.moved(c.n1, c.n2, time.Minute)
 	c.stable(c.n1)
 	c.stable(c.n2)
 
 	t.Log("heartbeat stopped on the active node")
 	c.n1.sh("/usr/libexec/heartbeat/heartbeat -k")
-	c.moved(c.n2, c.n1, 20*time.Second)
+	c.moved(c.n2, c.n1, time.Minute)
 	require.Contains(t, c.n1.log("ha-log"), "Heartbeat shutdown complete")
 
 	t.Log("it comes back and, without auto_failback, takes nothing")
@@ -124,7 +131,7 @@ func TestHeartbeatMovesTheAddressAtStandbyTakeoverStopAndPowerLoss(t *testing.T)
 
 	t.Log("power loss of the active node")
 	c.n2.end()
-	c.moved(c.n1, c.n2, 20*time.Second)
+	c.moved(c.n1, c.n2, time.Minute)
 	for _, n := range []*node{c.n1, c.n2} {
 		require.NotContains(t, n.log("ha-log"), "ERROR", "ha-log of %s", n.name)
 		require.NotContains(t, n.log("ha-log"), "Retrying failed stop", "ha-log of %s", n.name)
@@ -132,12 +139,11 @@ func TestHeartbeatMovesTheAddressAtStandbyTakeoverStopAndPowerLoss(t *testing.T)
 }
 
 func TestIpfailMovesTheAddressWhenTheServiceInterfaceIsCut(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "off")
-	c.moved(c.n1, c.n2, 40*time.Second)
-	c.stable(c.n1)
-	c.stable(c.n2)
+	c.begins()
 	c.sw.sh("ip link set ln1 down")
-	c.moved(c.n2, c.n1, 40*time.Second)
+	c.moved(c.n2, c.n1, time.Minute)
 	c.sw.sh("ip link set ln1 up")
 	eventually(t, 20*time.Second, "the ping node seen again", func() bool {
 		return strings.Contains(c.n1.sh("cl_status hblinkstatus 192.0.2.1 192.0.2.1 || true"), "up")
@@ -146,14 +152,13 @@ func TestIpfailMovesTheAddressWhenTheServiceInterfaceIsCut(t *testing.T) {
 }
 
 func TestWithAutoFailbackTheAddressReturnsToItsNode(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "on")
-	c.moved(c.n1, c.n2, 40*time.Second)
-	c.stable(c.n1)
-	c.stable(c.n2)
+	c.begins()
 	c.n1.sh("/usr/libexec/heartbeat/heartbeat -k")
-	c.moved(c.n2, c.n1, 20*time.Second)
+	c.moved(c.n2, c.n1, time.Minute)
 	c.start(c.n1)
-	c.moved(c.n1, c.n2, 40*time.Second)
+	c.moved(c.n1, c.n2, time.Minute)
 }
 
 // fakeIPMI stands in a node for ipmitool, which external/ipmi calls: it notes what it is asked and
@@ -165,6 +170,7 @@ case "$*" in *"power status"*) echo "Chassis Power is on";; esac
 `
 
 func TestWithTheExamplesStonithLinesNothingIsTakenOverBeforeTheOtherNodeIsOff(t *testing.T) {
+	t.Parallel()
 	c := configured(t, "off", func(cf string) string {
 		lines := regexp.MustCompile(`(?m)^#stonith_host `)
 		require.Len(t, lines.FindAllString(cf, -1), 2)
@@ -177,23 +183,21 @@ func TestWithTheExamplesStonithLinesNothingIsTakenOverBeforeTheOtherNodeIsOff(t 
 		n.sh("mount --bind " + tools + " /usr/local/sbin && touch /run/bmc")
 	}
 	c.start(c.n1, c.n2)
-	c.moved(c.n1, c.n2, 40*time.Second)
-	c.stable(c.n1)
-	c.stable(c.n2)
+	c.begins()
 
 	c.n2.sh("rm /run/bmc")
 	c.n1.end()
 	attempts := func() int {
 		return strings.Count(c.n2.log("ipmi"), "power reset") + strings.Count(c.n2.log("ipmi"), "power cycle")
 	}
-	eventually(t, 30*time.Second, "an attempt to fence n1", func() bool { return attempts() > 0 })
+	eventually(t, time.Minute, "an attempt to fence n1", func() bool { return attempts() > 0 })
 	require.Contains(t, c.n2.log("ipmi"), "192.0.2.111", "n1's BMC")
 	first := attempts()
-	eventually(t, 60*time.Second, "another attempt, since the first failed", func() bool {
+	eventually(t, time.Minute, "another attempt, since the first failed", func() bool {
 		require.False(t, c.n2.holds(address), "taken over before the other node was off")
 		return attempts() > first
 	})
 
 	c.n2.sh("touch /run/bmc")
-	c.moved(c.n2, c.n1, 60*time.Second)
+	c.moved(c.n2, c.n1, time.Minute)
 }

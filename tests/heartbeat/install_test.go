@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -26,8 +27,16 @@ func installed(t *testing.T) string {
 	return dest
 }
 
-func TestMakeInstallLinksEveryAgentIntoHeartbeatsDirectory(t *testing.T) {
+func TestMakeInstallGivesHeartbeatEveryAgent(t *testing.T) {
 	dest := installed(t)
+	t.Run("each is linked into resource.d", func(t *testing.T) { everyAgentIsLinked(t, dest) })
+	t.Run("each haresources form is understood and documented", func(t *testing.T) { everyFormIsUnderstood(t, dest) })
+	for _, name := range []string{"heartbeat-nfs", "heartbeat-mfs"} {
+		t.Run("each resource of "+name+" is understood", func(t *testing.T) { callEveryResource(t, dest, filepath.Join(top, "crm-examples", name)) })
+	}
+}
+
+func everyAgentIsLinked(t *testing.T, dest string) {
 	for _, agent := range agents {
 		target, err := os.Readlink(filepath.Join(dest, "etc/ha.d/resource.d", agent))
 		require.NoError(t, err)
@@ -35,11 +44,6 @@ func TestMakeInstallLinksEveryAgentIntoHeartbeatsDirectory(t *testing.T) {
 		info, err := os.Stat(filepath.Join(dest, target))
 		require.NoError(t, err)
 		require.Equal(t, os.FileMode(0o755), info.Mode())
-	}
-
-	// The examples are called as heartbeat calls them, status only: it changes nothing.
-	for _, name := range []string{"heartbeat-nfs", "heartbeat-mfs"} {
-		t.Run(name, func(t *testing.T) { callEveryResource(t, dest, filepath.Join(top, "crm-examples", name)) })
 	}
 }
 
@@ -64,15 +68,16 @@ func resources(t *testing.T, file string) (node string, list [][]string) {
 	return node, list
 }
 
+// callEveryResource calls the resources of an example as heartbeat does, status only: it changes
+// nothing.
 func callEveryResource(t *testing.T, dest, example string) {
-	had := t.TempDir() // stands for /etc/ha.d
-	require.NoError(t, os.Mkdir(filepath.Join(had, "resource.d"), 0o755))
+	had := newHaD(t, dest)
 	files, err := filepath.Glob(filepath.Join(example, "baton-*.conf"))
 	require.NoError(t, err)
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		require.NoError(t, err)
-		require.NoError(t, os.WriteFile(filepath.Join(had, filepath.Base(file)), text, 0o600))
+		require.NoError(t, os.WriteFile(filepath.Join(string(had), filepath.Base(file)), text, 0o600))
 	}
 	node, list := resources(t, filepath.Join(example, "haresources"))
 	require.Equal(t, "n1", node)
@@ -83,26 +88,86 @@ func callEveryResource(t *testing.T, dest, example string) {
 			continue
 		}
 		ours++
-		link := filepath.Join(had, "resource.d", r[0])
-		require.NoError(t, os.Symlink(filepath.Join(dest, "usr/lib/ocf/resource.d/baton", r[0]), link))
-		log := filepath.Join(had, "ha-log")
-		cmd := exec.Command(link, append(slices.Clone(r[1:]), "status")...)
-		cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HA_LOGFILE=" + log, "HA_RSCTMP=" + had}
-		out, err := cmd.Output()
-		var exit *exec.ExitError
-		if !errors.As(err, &exit) {
-			require.NoError(t, err)
-		}
-		require.Contains(t, []string{"stopped\n", "running OK\n", "state unknown, counts as running\n"}, string(out), r)
-		said, err := os.ReadFile(log)
-		if !errors.Is(err, os.ErrNotExist) {
-			require.NoError(t, err)
-		}
-		for _, mistake := range []string{"no parameter", "is not NAME=VALUE", "ignored: ", "argument"} {
-			require.NotContainsf(t, string(said), mistake, "%v", r)
-		}
+		had.status(t, r)
 	}
 	require.Equal(t, 3, ours)
+}
+
+// haD stands for /etc/ha.d.
+type haD string
+
+func newHaD(t *testing.T, dest string) haD {
+	t.Helper()
+	had := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(had, "resource.d"), 0o755))
+	for _, agent := range agents {
+		require.NoError(t, os.Symlink(filepath.Join(dest, "usr/lib/ocf/resource.d/baton", agent), filepath.Join(had, "resource.d", agent)))
+	}
+	return haD(had)
+}
+
+// status calls the resource as heartbeat does, and fails if the agent does not understand every
+// word of it, or misses a tool of Pacemaker. What it answers depends on this machine.
+func (had haD) status(t *testing.T, resource []string) {
+	t.Helper()
+	log := filepath.Join(string(had), "ha-log")
+	cmd := exec.Command(filepath.Join(string(had), "resource.d", resource[0]), append(slices.Clone(resource[1:]), "status")...)
+	cmd.Env = []string{"PATH=" + string(had), "HA_LOGFILE=" + log, "HA_RSCTMP=" + string(had)}
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		require.NoError(t, err)
+	}
+	require.Contains(t, []string{"stopped\n", "running OK\n", "state unknown, counts as running\n"}, string(out), resource)
+	said, err := os.ReadFile(log)
+	if !errors.Is(err, os.ErrNotExist) {
+		require.NoError(t, err)
+	}
+	for _, mistake := range []string{"no parameter", "is not NAME=VALUE", "ignored: ", "argument", "acemaker", "crm_", "attrd"} {
+		require.NotContainsf(t, string(said), mistake, "%v", resource)
+	}
+}
+
+func everyFormIsUnderstood(t *testing.T, dest string) {
+	had := newHaD(t, dest)
+	for _, form := range []string{
+		"vip::192.0.2.50",
+		"vip::192.0.2.50/24",
+		"vip::192.0.2.50/24/lo",
+		"vip::192.0.2.50/24/192.0.2.255",
+		"vip::192.0.2.50/24/lo:svc/192.0.2.255",
+		"vip::2001:db8:0:0:0:0:0:50/64/lo",
+		"vip::192.0.2.50/24/lo::arp_count=3::tickle_dir=/data/tickle",
+		"vip::ip=192.0.2.50::cidr_netmask=24::nic=lo",
+		"drbd::r0",
+		"drbd::drbd_resource=r0",
+		"nfsd::/data/nfs",
+		"nfsd::/data/nfs::lease_time=10",
+		"nfsd::shared_infodir=/data/nfs::lease_time=10",
+		"mfsmaster::/srv/mfs/meta",
+		"mfsmaster::data_dir=/srv/mfs/meta::durability=moosefs",
+		"mfsmaster::/srv/mfs/meta::start_timeout=1800",
+	} {
+		had.status(t, strings.Split(form, "::"))
+	}
+	guide, err := os.ReadFile(filepath.Join(top, "docs", "heartbeat.md"))
+	require.NoError(t, err)
+	for _, agent := range agents {
+		xml, err := exec.Command(filepath.Join(dest, "usr/lib/ocf/resource.d/baton", agent), "meta-data").Output()
+		require.NoError(t, err)
+		long := regexp.MustCompile(`(?s)<longdesc[^>]*>(.*?)</longdesc>`).FindSubmatch(xml)
+		require.NotNil(t, long)
+		require.Contains(t, string(long[1]), "haresources", agent)
+		require.Contains(t, string(long[1]), agent+"::", agent)
+
+		row := "| " + agent
+		for _, action := range []string{"start", "stop", "monitor"} {
+			found := regexp.MustCompile(`<action name="` + action + `" timeout="(\d+)s"`).FindSubmatch(xml)
+			require.NotNilf(t, found, "%s %s", agent, action)
+			row += " | " + string(found[1])
+		}
+		require.Contains(t, string(guide), row+" |\n", "the deadlines in docs/heartbeat.md")
+	}
 }
 
 // directives are the lines of an ha.cf without comments, in order.

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,7 +28,7 @@ const (
 	hbPatience = 2 * time.Minute
 )
 
-// hbFiles are what crm-examples/heartbeat-nfs puts on both nodes.
+// hbFiles are what the examples put on both nodes, and where.
 var hbFiles = []struct{ name, path string }{
 	{"ha.cf", "/etc/ha.d/ha.cf"},
 	{"authkeys", "/etc/ha.d/authkeys"},
@@ -37,60 +36,75 @@ var hbFiles = []struct{ name, path string }{
 	{"baton-nfsd.conf", "/etc/ha.d/baton-nfsd.conf"},
 	{"baton-vip.conf", "/etc/ha.d/baton-vip.conf"},
 	{"r0.res", "/etc/drbd.d/r0.res"},
+	{"mfsmaster.cfg", "/etc/mfs/mfsmaster.cfg"},
+	{"mfsexports.cfg", "/etc/mfs/mfsexports.cfg"},
 	{"baton-status.service", "/etc/systemd/system/baton-status.service"},
 	{"baton-status.timer", "/etc/systemd/system/baton-status.timer"},
 }
 
-// hbExample is a file of the example; a missing one is told when the stage is built.
-func hbExample(name string) string {
-	text, err := lab.Example("heartbeat-nfs/" + name)
+// hbExample is a file of an example; empty where the example has none of that name.
+func hbExample(example, name string) string {
+	text, err := lab.Example(example + "/" + name)
 	if err != nil {
 		return ""
 	}
 	return text
 }
 
-func hbKey() string {
-	var b strings.Builder
+// newHeartbeatStage is both nodes configured as the README.md of an example of crm-examples says,
+// the device connected and with a file system on it, heartbeat enabled for the next boot but not yet
+// started; c1 is the router as well. prepare is what is done once on the mounted file system.
+func newHeartbeatStage(example, mountPoint, prepare string, client func(ctx context.Context, c1 *lab.Machine) error) *lab.Stage {
+	key := "4\n" + prepare
 	for _, f := range hbFiles {
-		b.WriteString(hbExample(f.name))
+		key += hbExample(example, f.name)
 	}
-	return b.String()
-}
-
-// heartbeatStage is both nodes configured as crm-examples/heartbeat-nfs/README.md says, the device
-// connected and with a file system on it, heartbeat enabled for the next boot but not yet started;
-// c1 is the router as well.
-var heartbeatStage = &lab.Stage{
-	Name: "heartbeat", Base: lab.Booted, Key: "2\n" + hbKey(),
-	Build: func(ctx context.Context, l *lab.Lab) error {
-		for _, m := range l.Nodes() {
-			for _, f := range hbFiles {
-				mode := 0o644
-				if f.name == "authkeys" {
-					mode = 0o600
+	return &lab.Stage{
+		Name: example, Base: lab.Booted, Key: key,
+		Build: func(ctx context.Context, l *lab.Lab) error {
+			for _, m := range l.Nodes() {
+				for _, f := range hbFiles {
+					text := hbExample(example, f.name)
+					if text == "" {
+						continue
+					}
+					mode := os.FileMode(0o644)
+					if f.name == "authkeys" {
+						mode = 0o600
+					}
+					if err := m.Upload(ctx, f.path, mode, []byte(text)); err != nil {
+						return err
+					}
 				}
-				text := hbExample(f.name)
-				if text == "" {
-					return fmt.Errorf("crm-examples/heartbeat-nfs/%s is empty or missing", f.name)
-				}
-				if err := m.Upload(ctx, f.path, os.FileMode(mode), []byte(text)); err != nil {
+				// A node of heartbeat's has no tool of Pacemaker, and none may be missed.
+				if _, err := m.Run(ctx, "mkdir -p /root/none && cd /usr/sbin && mv crm_* crmadmin cibadmin attrd_updater /root/none && cd / && "+
+					"mkdir -p %s && systemctl daemon-reload && systemctl -q enable drbd heartbeat baton-status.timer && drbdadm create-md --force r0 && drbdadm up r0", mountPoint); err != nil {
 					return err
 				}
 			}
-			_, err := m.Run(ctx, "mkdir -p /srv/nfs && systemctl daemon-reload && systemctl -q enable drbd heartbeat baton-status.timer && drbdadm create-md --force r0 && drbdadm up r0")
-			if err != nil {
+			if _, err := l.N1.Run(ctx, "timeout 60 drbdadm wait-connect r0 && drbdadm -- --clear-bitmap new-current-uuid r0 && drbdadm primary r0 && "+
+				"mkfs.ext4 -q /dev/drbd0 && mount /dev/drbd0 %[1]s && %[2]s && umount %[1]s && drbdadm secondary r0", mountPoint, prepare); err != nil {
 				return err
 			}
-		}
-		if _, err := l.N1.Run(ctx, "timeout 60 drbdadm wait-connect r0 && drbdadm -- --clear-bitmap new-current-uuid r0 && drbdadm primary r0 && "+
-			"mkfs.ext4 -q /dev/drbd0 && mount /dev/drbd0 /srv/nfs && mkdir %s && umount /srv/nfs && drbdadm secondary r0", hbExport); err != nil {
-			return err
-		}
-		_, err := l.C1.Run(ctx, "ip address add 192.0.2.1/24 dev eth0 && mkdir -p %s", hbMount)
-		return err
-	},
+			if _, err := l.C1.Run(ctx, "ip address add 192.0.2.1/24 dev eth0"); err != nil {
+				return err
+			}
+			return client(ctx, l.C1)
+		},
+	}
 }
+
+var (
+	heartbeatNFS = newHeartbeatStage("heartbeat-nfs", "/srv/nfs", "mkdir "+hbExport, func(ctx context.Context, c1 *lab.Machine) error {
+		_, err := c1.Run(ctx, "mkdir -p %s", hbMount)
+		return err
+	})
+	heartbeatMFS = newHeartbeatStage("heartbeat-mfs", "/srv/mfs", "install -d -o mfs -g mfs /srv/mfs/meta", func(ctx context.Context, c1 *lab.Machine) error {
+		_, err := c1.Run(ctx, `mkdir -p /mnt/mfs /srv/chunks && mkfs.ext4 -q /dev/vdb && mount /dev/vdb /srv/chunks && chown mfs:mfs /srv/chunks &&
+			printf 'MASTER_HOST = 192.0.2.50\nMASTER_RECONNECTION_DELAY = 1\nHDD_LEAVE_SPACE_DEFAULT = 64MiB\n' >/etc/mfs/mfschunkserver.cfg && echo /srv/chunks >/etc/mfs/mfshdd.cfg`)
+		return err
+	})
+)
 
 // hb is a lab in which heartbeat runs.
 type hb struct {
@@ -98,18 +112,26 @@ type hb struct {
 	t *testing.T
 }
 
-// startHeartbeat starts heartbeat on both nodes with changes to the example and waits until n1 has
-// the address and both nodes are at rest.
-func startHeartbeat(t *testing.T, haresources, autoFailback string) hb {
+// openHeartbeat is the lab with auto_failback set as the scenario needs it.
+func openHeartbeat(t *testing.T, stage *lab.Stage, autoFailback string) hb {
 	t.Helper()
-	h := hb{lab.Start(t, heartbeatStage), t}
+	h := hb{lab.Start(t, stage), t}
 	for _, m := range h.Nodes() {
-		if haresources != "" {
-			require.NoError(t, m.Upload(t.Context(), "/etc/ha.d/haresources", 0o644, []byte(haresources)))
-		}
-		cf := regexp.MustCompile(`(?m)^auto_failback .*$`).ReplaceAllString(hbExample("ha.cf"), "auto_failback "+autoFailback)
-		require.NoError(t, m.Upload(t.Context(), "/etc/ha.d/ha.cf", 0o644, []byte(cf)))
+		m.Sh(t, "sed -i 's/^auto_failback .*/auto_failback %s/' /etc/ha.d/ha.cf", autoFailback)
 	}
+	return h
+}
+
+// startHeartbeat is the NFS example with heartbeat running, n1 active, and both nodes at rest.
+func startHeartbeat(t *testing.T, autoFailback string) hb {
+	t.Helper()
+	return openHeartbeat(t, heartbeatNFS, autoFailback).start()
+}
+
+// start starts heartbeat on both nodes and waits until n1 has the address and both are at rest.
+func (h hb) start() hb {
+	h.t.Helper()
+	t := h.t
 	h.Timeline.Add("heartbeat starts on both nodes")
 	for _, m := range h.Nodes() {
 		m.Sh(t, "systemctl start --no-block drbd heartbeat baton-status.timer")
@@ -282,7 +304,7 @@ func (h hb) finish(lock *lab.Job) {
 }
 
 func TestCoreHeartbeatHandsNFSOverAtStandbyAndAtPowerLoss(t *testing.T) {
-	h := startHeartbeat(t, "", "off")
+	h := startHeartbeat(t, "off")
 	lock := h.mountAndLoad()
 
 	began := time.Now()
@@ -302,7 +324,7 @@ func TestCoreHeartbeatHandsNFSOverAtStandbyAndAtPowerLoss(t *testing.T) {
 }
 
 func TestMatrixHeartbeatFetchesNFSBackAtTakeover(t *testing.T) {
-	h := startHeartbeat(t, "", "off")
+	h := startHeartbeat(t, "off")
 	lock := h.mountAndLoad()
 	h.N1.Sh(t, "/usr/share/heartbeat/hb_standby")
 	h.moved(h.N2, h.N1)
@@ -318,7 +340,7 @@ func TestMatrixHeartbeatFetchesNFSBackAtTakeover(t *testing.T) {
 }
 
 func TestMatrixHeartbeatStoppedOnTheActiveNodeHandsNFSOverAndItStaysThere(t *testing.T) {
-	h := startHeartbeat(t, "", "off")
+	h := startHeartbeat(t, "off")
 	lock := h.mountAndLoad()
 
 	began := time.Now()
@@ -348,7 +370,7 @@ func (h hb) bothActive() {
 }
 
 func TestMatrixHeartbeatWithAutoFailbackBringsNFSBackAfterAPowerLoss(t *testing.T) {
-	h := startHeartbeat(t, "", "on")
+	h := startHeartbeat(t, "on")
 	lock := h.mountAndLoad()
 
 	began := time.Now()
@@ -365,7 +387,7 @@ func TestMatrixHeartbeatWithAutoFailbackBringsNFSBackAfterAPowerLoss(t *testing.
 }
 
 func TestMatrixIpfailMovesNFSWhenTheServiceInterfaceIsCut(t *testing.T) {
-	h := startHeartbeat(t, "", "off")
+	h := startHeartbeat(t, "off")
 	lock := h.mountAndLoad()
 
 	began := time.Now()
@@ -378,7 +400,12 @@ func TestMatrixIpfailMovesNFSWhenTheServiceInterfaceIsCut(t *testing.T) {
 }
 
 func TestMatrixHeartbeatMovesAnAddressAlone(t *testing.T) {
-	h := startHeartbeat(t, "n1 vip::"+vipAddress+"/24/eth0\n", "off")
+	h := openHeartbeat(t, heartbeatNFS, "off")
+	for _, m := range h.Nodes() {
+		require.NoError(t, m.Upload(t.Context(), "/etc/ha.d/haresources", 0o644, []byte("n1 vip::"+vipAddress+"/24/eth0\n")))
+		m.Sh(t, "rm /etc/ha.d/baton-vip.conf")
+	}
+	h.start()
 	ping := h.C1.Tool(t, "ping", "ping -to "+vipAddress+" -every 50ms")
 	ping.WaitOK(t, time.Time{}, aMinute)
 
@@ -394,5 +421,31 @@ func TestMatrixHeartbeatMovesAnAddressAlone(t *testing.T) {
 	h.moved(h.N1, h.N2)
 	ping.WaitOK(t, began, aMinute)
 	t.Logf("power loss: ping %s", ping.Stopped(t).LongestGap())
+	h.quiet("STONITH", "Shared disks")
+}
+
+func TestMatrixHeartbeatHandsTheMooseFSMasterOverWithEveryFileItAcknowledged(t *testing.T) {
+	h := openHeartbeat(t, heartbeatMFS, "off")
+	h.N1.Sh(t, "drbdadm primary r0 && mount /dev/drbd0 /srv/mfs && /etc/ha.d/resource.d/mfsmaster /srv/mfs/meta initialize=true start && "+
+		"/etc/ha.d/resource.d/mfsmaster /srv/mfs/meta stop && umount /srv/mfs && drbdadm secondary r0")
+	h.start()
+	h.C1.Sh(t, "mfschunkserver start && timeout 60 mfsmount /mnt/mfs -H %s", vipAddress)
+	load := h.C1.Tool(t, "write", "write -dir /mnt/mfs -every 100ms")
+	load.WaitOK(t, time.Time{}, hbPatience)
+
+	began := time.Now()
+	h.Timeline.Add("hb_standby on n1")
+	h.N1.Sh(t, "/usr/share/heartbeat/hb_standby")
+	h.moved(h.N2, h.N1)
+	load.WaitOK(t, time.Now(), hbPatience)
+	t.Logf("hb_standby (%v ago): client %s", time.Since(began).Round(time.Second), load.Logged(t).LongestGap())
+	h.rest(h.N1, h.N2)
+	h.quiet()
+
+	require.NoError(t, h.N2.PowerOff(t.Context()))
+	h.moved(h.N1, h.N2)
+	load.WaitOK(t, time.Now(), hbPatience)
+	t.Logf("both: client %s", load.Stopped(t).LongestGap())
+	h.C1.Sh(t, "labtool check -log %s -dir /mnt/mfs", load.LogPath())
 	h.quiet("STONITH", "Shared disks")
 }
