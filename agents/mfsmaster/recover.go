@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"baton/agents/internal/atomicfile"
 	"baton/agents/internal/mfsmeta"
@@ -18,6 +19,7 @@ import (
 
 // gather reads the names, headers and ends of the files that the decision depends on.
 func (a *agent) gather(known history) (material, error) {
+	defer a.spend(&a.spent.inspecting)()
 	m := material{
 		known:      known,
 		initialize: a.call.Params.Bool("initialize"),
@@ -77,6 +79,12 @@ func (a *agent) emergencies(m material) ([]mfsmeta.Base, error) {
 	return found, nil
 }
 
+// spend adds the time until the returned function is called to a sum.
+func (a *agent) spend(sum *time.Duration) func() {
+	begin := a.now()
+	return func() { *sum += a.now().Sub(begin) }
+}
+
 // recoverMetadata brings the data directory into a state from which a plain start of the master
 // serves everything that can be recovered, or refuses. It must only be called when no master runs.
 // It returns the version that the master must then report.
@@ -116,6 +124,7 @@ func (a *agent) recoverMetadata(ctx context.Context, m material, how method) (pl
 
 // inspect decides what has to be done. Each changelog that matters is read once.
 func (a *agent) inspect(m material) (plan, error) {
+	defer a.spend(&a.spent.inspecting)()
 	ap, r := choose(m)
 	if r != nil {
 		return plan{}, r.error(a.dataDir)
@@ -320,6 +329,7 @@ func (a *agent) runRestore(ctx context.Context, p plan, how method) error {
 			return a.fail(ocf.Failed, fmt.Sprintf("pid %d has taken %s meanwhile", pid, lock), "no master while metadata are restored", "stop it: only the cluster may start the master")
 		}
 	}
+	defer a.spend(&a.spent.restoring)()
 	a.call.Waiting("%s to restore version %d", a.dataDir, p.version)
 	defer a.call.Waiting("")
 	var err error

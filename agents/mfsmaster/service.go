@@ -41,7 +41,9 @@ func (a *agent) launch(ctx context.Context, how method, recovering bool) error {
 	}
 	a.call.Waiting("mfsmaster to load the metadata of %s", a.dataDir)
 	defer a.call.Waiting("")
+	done := a.spend(&a.spent.loading)
 	_, err := a.run.Run(ctx, a.call.Params.String("binary"), append(args, "start")...)
+	done()
 	switch {
 	case err == nil:
 		return nil
