@@ -77,8 +77,8 @@ only as far as split_brain_recovery allows.
 Configure fencing in DRBD (fencing resource-and-stonith with the crm-fence-peer handlers) and in the
 cluster: without both, two nodes that lose sight of each other write to two copies of the data.
 
-In haresources of heartbeat: drbd::RESOURCE. There start means promote and stop means demote; the
-device stays up as unpromoted on the other node.`,
+In haresources start means promote and stop means demote; the device stays up as unpromoted on the
+other node.`,
 		Positional: "DRBD-RESOURCE",
 		Parameters: parameters(),
 		Actions:    actions(),

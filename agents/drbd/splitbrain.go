@@ -105,13 +105,12 @@ func outOfSync(r drbdstate.Resource) string {
 	return fmt.Sprintf("%d KiB", kib)
 }
 
-// splitLogged looks into the kernel's log for the reason of the lost link, once for each time the
-// link is lost: the log may be overwritten while the split brain lasts.
+// splitLogged looks into the kernel's log for the reason of the lost link. Once a split brain is
+// known it stays known until there is a link again: the log may be overwritten meanwhile. A link
+// that was given up for another reason may still end in one, so then the log is read again.
 func (a *agent) splitLogged(r drbdstate.Resource) bool {
-	for _, known := range []string{attrStandAlone, attrSplitBrain} {
-		if a.ledger.Knows("once link", known) {
-			return known == attrSplitBrain
-		}
+	if a.ledger.Knows("once link", attrSplitBrain) {
+		return true
 	}
 	text, err := kernelLog(filepath.Join(a.sys.root, "dev/kmsg"))
 	if err != nil {

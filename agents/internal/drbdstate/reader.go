@@ -289,16 +289,16 @@ func (p Proc) minors() string {
 // SplitBrainLogged looks through the kernel's log (text of /dev/kmsg or dmesg) for what drbd last
 // said of why it dropped the link of the resource:
 //
-//	drbd r0: Split-Brain detected but unresolved, dropping connection!      (9, and 8.4 by resource)
-//	block drbd0: Split-Brain detected but unresolved, dropping connection!  (8.4, by minor)
+//	block drbd0: Split-Brain detected but unresolved, dropping connection!       (8.4, by minor)
+//	drbd r0/0 drbd0 n2: Split-Brain detected but unresolved, dropping connection! (9)
 //	block drbd0: Unrelated data, aborting!
 //	drbd r0: conn( Connected -> Disconnecting )                             (an administrator did it)
 //
 // The last of them counts. A log that was overwritten says nothing: false.
 func SplitBrainLogged(kmsg []byte, name string, minors []int) bool {
-	prefixes := []string{"drbd " + name + ":", "drbd " + name + " "}
+	prefixes := []string{"drbd " + name + ":", "drbd " + name + " ", "drbd " + name + "/"}
 	for _, m := range minors {
-		prefixes = append(prefixes, "block drbd"+strconv.Itoa(m)+":", "/0 drbd"+strconv.Itoa(m))
+		prefixes = append(prefixes, "block drbd"+strconv.Itoa(m)+":")
 	}
 	split := false
 	for line := range strings.Lines(string(kmsg)) {

@@ -509,7 +509,8 @@ func TestSplitBrainIsRecognisedInTheKernelLog(t *testing.T) {
 	}{
 		"nothing":                    {"", false},
 		"by minor (8.4)":             {sb, true},
-		"by resource (9)":            {"<3>drbd r0 n2: Split-Brain detected but unresolved, dropping connection!\n", true},
+		"by resource (9)":            {"<3>drbd r0/0 drbd0 n2: Split-Brain detected but unresolved, dropping connection!\n", true},
+		"longer name":                {"drbd r01/0 drbd5 n2: Split-Brain detected but unresolved, dropping connection!\n", false},
 		"another resource":           {"block drbd1: Split-Brain detected but unresolved, dropping connection!\n", false},
 		"longer minor":               {"block drbd01: Split-Brain detected but unresolved, dropping connection!\n", false},
 		"resolved since":             {sb + "6,1,1,-;block drbd0: conn( WFBitMapS -> Connected )\n", false},
