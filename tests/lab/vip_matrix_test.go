@@ -37,6 +37,23 @@ cibadmin -Q -o rsc_defaults | grep -oE 'name="[^"]*" value="[^"]*"' | sort`)
 	require.Equal(t, values(), pcs)
 }
 
+// commands is the first indented block below a heading: what the reader of the
+// document is told to type is what is tested.
+func commands(document, heading string) string {
+	_, text, _ := strings.Cut(document, heading+"\n")
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		command, indented := strings.CutPrefix(line, "    ")
+		if !indented && b.Len() > 0 {
+			break
+		}
+		if indented {
+			b.WriteString(command)
+		}
+	}
+	return b.String()
+}
+
 func TestMatrixVIPTakesOverFromIPaddr2WithTheAddressUp(t *testing.T) {
 	l := lab.Start(t, lab.Cluster)
 	require.NoError(t, l.CrmText(t.Context(), strings.ReplaceAll(vipConfig(t), "ocf:baton:vip", "ocf:heartbeat:IPaddr2")+
@@ -46,17 +63,11 @@ func TestMatrixVIPTakesOverFromIPaddr2WithTheAddressUp(t *testing.T) {
 	ping.WaitOK(t, time.Time{}, aMinute)
 
 	l.Timeline.Add("cluster: the provider changes in maintenance")
-	changed := l.N1.Sh(t, `set -e
-crm_attribute -t crm_config -n maintenance-mode -v true
-crm_resource --wait --timeout=60s
-cibadmin -Q -o resources | sed 's/provider="heartbeat" type="IPaddr2"/provider="baton" type="vip"/' >/root/resources.xml
-cibadmin --replace -o resources --xml-file /root/resources.xml
-crm_resource --wait --timeout=60s
-crm_resource --refresh --resource vip --wait
-crm_resource --wait --timeout=60s
-crm_attribute -t crm_config -n maintenance-mode -v false
-crm_resource --wait --timeout=60s
-crm_mon -1r`)
+	readme, err := lab.Example("vip/README.md")
+	require.NoError(t, err)
+	l.N1.Sh(t, "set -e\n%s", commands(readme, "## Coming from IPaddr2"))
+	require.NoError(t, l.Settle(t.Context()))
+	changed := l.N1.Sh(t, "crm_mon -1r")
 	require.Contains(t, changed, "ocf:baton:vip")
 	l.MustActive(t, "vip", "", l.N1, aMinute)
 	status, err := l.Status(t.Context())
