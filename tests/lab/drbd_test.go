@@ -207,6 +207,29 @@ func (d drbdLab) noFailures(t testing.TB) {
 	require.NotContains(t, d.reasons(t), "Failed Resource Actions")
 }
 
+// actions prints how long each action took by Pacemaker's own log, since the machine booted.
+func (d drbdLab) actions(t testing.TB) {
+	t.Helper()
+	begin := regexp.MustCompile(`\[ *([\d.]+)\] pacemaker-controld.* (?:Requesting local execution of|Initiating) (\w+) operation (?:for )?(\S+?)(?::\d+)?(?:_\w+_\w+)? (?:on|locally on) (n\d)`)
+	end := regexp.MustCompile(`\[ *([\d.]+)\] pacemaker-controld.* Result of (\w+) operation for (\S+) on (n\d): (.*)`)
+	for _, m := range d.Nodes() {
+		started := map[string]float64{}
+		for line := range strings.Lines(m.Journal()) {
+			if f := begin.FindStringSubmatch(line); f != nil && f[4] == m.Name {
+				started[f[2]+f[3]], _ = strconv.ParseFloat(f[1], 64)
+			}
+			f := end.FindStringSubmatch(line)
+			if f == nil {
+				continue
+			}
+			if from, ok := started[f[2]+f[3]]; ok {
+				to, _ := strconv.ParseFloat(f[1], 64)
+				t.Logf("%s at %8.1f s: %-8s %-8s %5.1f s  %s", m.Name, to, f[3], f[2], to-from, f[5])
+			}
+		}
+	}
+}
+
 func TestCoreDRBDSwitchoverLosesNoRecord(t *testing.T) {
 	d := startDRBD(t, drbdOptions{})
 	d.mustScore(t, d.N1, "10000")
@@ -222,6 +245,7 @@ func TestCoreDRBDSwitchoverLosesNoRecord(t *testing.T) {
 	d.MustActive(t, "vip", "", d.N2, aMinute)
 	d.noFailures(t)
 	d.proof(t, d.N2)
+	d.actions(t)
 }
 
 func TestCoreDRBDPowerLossOfThePromotedNodeLosesNoRecord(t *testing.T) {
