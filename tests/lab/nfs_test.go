@@ -316,3 +316,44 @@ func (n *nfsLab) mustScoreSomehow(t testing.TB) {
 		return s != "", s
 	})
 }
+
+// TestMatrixNFSOutlivesACutServiceNetwork: the active node's cable is pulled; the address notices,
+// the service moves, and later fails back, with the client at work throughout.
+func TestMatrixNFSOutlivesACutServiceNetwork(t *testing.T) {
+	n := startNFS(t, nfsOptions{})
+	since := clock(t, n.N2)
+	cut := time.Now()
+	require.NoError(t, n.N1.Cut(t.Context(), lab.LAN))
+	n.MustActive(t, "vip", "", n.N2, 3*aMinute)
+	n.working(t, cut)
+	t.Logf("cut until the client went on: %v", time.Since(cut).Round(100*time.Millisecond))
+	n.graceEndedEarly(t, n.N2, since)
+	n.nothingLeft(t, n.N1)
+
+	require.NoError(t, n.N1.Mend(t.Context(), lab.LAN))
+	n.N2.Sh(t, "crm_resource --cleanup >/dev/null 2>&1")
+	require.NoError(t, n.Settle(t.Context()))
+	n.settled(t)
+	back := time.Now()
+	require.NoError(t, n.Standby(t.Context(), n.N2))
+	n.MustActive(t, "vip", "", n.N1, 3*aMinute)
+	n.working(t, back)
+	n.proven(t, n.N1)
+}
+
+// TestMatrixNFSPassesOcfTester runs resource-agents' own tester against the agent on a real device.
+func TestMatrixNFSPassesOcfTester(t *testing.T) {
+	l := lab.Start(t, nfsStage)
+	for _, m := range l.Nodes() {
+		m.Sh(t, "drbdadm up r0")
+	}
+	require.NoError(t, waitDRBD(t.Context(), l.N1, "ds:UpToDate/UpToDate"))
+	l.N1.Sh(t, "drbdadm primary r0 && mount /dev/drbd0 /mnt/data")
+	ctx, cancel := context.WithTimeout(t.Context(), 8*aMinute)
+	defer cancel()
+	out, err := l.N1.Run(ctx, "ocf-tester -n nfs -o nfs_shared_infodir=/mnt/data/.nfs -o directory=%s -o clientspec=192.0.2.0/24 /usr/lib/ocf/resource.d/baton/nfsd 2>&1", nfsShare)
+	t.Log(out)
+	require.NoError(t, err)
+	require.Contains(t, out, "passed all tests")
+	l.N1.Sh(t, "umount /mnt/data")
+}
