@@ -2,10 +2,14 @@ package lab
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"baton/tests/lab/internal/image"
 )
 
 // Shortened from crm_mon -1 --output-as=xml of Pacemaker 2.1.5.
@@ -88,4 +92,63 @@ func TestTimelineIsInTheOrderOfTime(t *testing.T) {
 func TestPollQuotesTheLastStateItSaw(t *testing.T) {
 	_, err := Poll(t.Context(), 10*time.Millisecond, "the moon", func(context.Context) (bool, string) { return false, "a cloud" })
 	require.EqualError(t, err, "waited 10ms for the moon; last seen: a cloud")
+}
+
+func TestPruneKeepsWhatIsInUse(t *testing.T) {
+	cache := t.TempDir()
+	long := time.Now().Add(-2 * unused)
+	for _, name := range []string{"stage-old-1", "stage-new-2", "image-old", "crm-1.xml", "else"} {
+		require.NoError(t, os.Mkdir(filepath.Join(cache, name), 0o755))
+		require.NoError(t, os.Chtimes(filepath.Join(cache, name), long, long))
+	}
+	used(filepath.Join(cache, "stage-new-2"))
+	prune(cache)
+	left, err := filepath.Glob(filepath.Join(cache, "*"))
+	require.NoError(t, err)
+	require.Equal(t, []string{filepath.Join(cache, "else"), filepath.Join(cache, "stage-new-2")}, left)
+}
+
+func TestSweepRemovesOnlyTheDead(t *testing.T) {
+	cache := t.TempDir()
+	for _, name := range []string{"run-dead", "run-alive"} {
+		require.NoError(t, os.Mkdir(filepath.Join(cache, name), 0o755))
+		unlock, err := image.Lock(t.Context(), filepath.Join(cache, name, "lock"))
+		require.NoError(t, err)
+		if name == "run-dead" {
+			unlock()
+		} else {
+			defer unlock()
+		}
+	}
+	sweep(cache)
+	left, err := filepath.Glob(filepath.Join(cache, "*"))
+	require.NoError(t, err)
+	require.Equal(t, []string{filepath.Join(cache, "run-alive")}, left)
+}
+
+func TestSlotsAreLimitedAndSayWhatTheyWaitFor(t *testing.T) {
+	t.Setenv("LAB_CACHE", t.TempDir())
+	t.Setenv("LAB_SLOTS", "1")
+	release, err := takeSlot(t.Context(), t.Logf)
+	require.NoError(t, err)
+
+	var said []string
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	_, err = takeSlot(ctx, func(format string, _ ...any) { said = append(said, format) })
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.Len(t, said, 1)
+
+	release()
+	release, err = takeSlot(t.Context(), t.Logf)
+	require.NoError(t, err)
+	release()
+
+	t.Setenv("LAB_SLOTS", "many")
+	_, err = takeSlot(t.Context(), t.Logf)
+	require.ErrorContains(t, err, `LAB_SLOTS is "many"`)
+}
+
+func TestCommentsDoNotChangeAStage(t *testing.T) {
+	require.Equal(t, "a: 1\nb: 2\n", withoutComments("# why\na: 1\n\t# more\nb: 2\n"))
 }

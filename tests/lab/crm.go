@@ -36,6 +36,7 @@ func (l *Lab) CrmText(ctx context.Context, text string) error {
 	sum := sha256.Sum256([]byte(l.image.Key + "\x00" + before + "\x00" + text))
 	known := filepath.Join(Cache(), "crm-"+hex.EncodeToString(sum[:8])+".xml")
 	if after, err := os.ReadFile(known); err == nil && os.Getenv("LAB_CRM") != "always" {
+		used(known)
 		_, err := l.N1.Exec(ctx, strings.NewReader(string(after)), "cibadmin --replace -o configuration --xml-pipe")
 		return err
 	}

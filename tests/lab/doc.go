@@ -103,6 +103,14 @@
 // # The host
 //
 // At most LAB_SLOTS labs (1 when unset) run at once on a host; a further one
-// waits. LAB_CACHE moves the cache, LAB_KEEP=1 keeps a run's directory. The
-// kernel kills every QEMU when the test process dies, however it dies.
+// waits. The kernel kills every QEMU when the test process dies, however it
+// dies. What the cache holds is removed two weeks after its last use; all of it
+// may be removed at any time.
+//
+//	LAB_CACHE=DIR       the cache (~/.cache/baton-lab or /var/cache/baton-lab)
+//	LAB_SLOTS=N         labs at once, never more than processors
+//	LAB_AGENTS="a b"    build and install only these agents ("none": none)
+//	LAB_ACCEL=tcg|kvm   no trial boot under KVM, but this
+//	LAB_CRM=always      ask crm each time (see CrmText)
+//	LAB_KEEP=1          keep a run's directory: disks, console, journal
 package lab

@@ -117,6 +117,7 @@ func (h *host) newLab() (*Lab, error) {
 		return nil, fmt.Errorf("lab: cache: %w", err)
 	}
 	sweep(cache)
+	prune(cache)
 	dir, err := os.MkdirTemp(cache, "run-")
 	if err != nil {
 		return nil, fmt.Errorf("lab: cache: %w", err)
@@ -133,7 +134,7 @@ func (h *host) newLab() (*Lab, error) {
 	return l, nil
 }
 
-func (l *Lab) add(spec Spec, index int) *Machine {
+func (l *Lab) add(spec Spec, index int) {
 	m := &Machine{Spec: spec, lab: l, index: index, dir: filepath.Join(l.dir, spec.Name)}
 	l.Machines = append(l.Machines, m)
 	switch spec.Name {
@@ -144,7 +145,6 @@ func (l *Lab) add(spec Spec, index int) *Machine {
 	case "c1":
 		l.C1 = m
 	}
-	return m
 }
 
 // sweep removes the directories of runs that were killed: their locks are free.
@@ -164,6 +164,28 @@ func sweep(cache string) {
 				os.RemoveAll(dir)
 			}
 			f.Close()
+		}
+	}
+}
+
+// unused is how long a part of the cache is kept after its last use.
+const unused = 14 * 24 * time.Hour
+
+// used marks a part of the cache as in use now.
+func used(path string) {
+	now := time.Now()
+	_ = os.Chtimes(path, now, now) // somebody else's cache: it serves all the same
+}
+
+// prune removes what nobody has used for long: images and stages of older
+// recipes, which nothing else would ever remove.
+func prune(cache string) {
+	for _, pattern := range []string{"image-*", "stage-*", "crm-*.xml", "kvm-*"} {
+		paths, _ := filepath.Glob(filepath.Join(cache, pattern))
+		for _, path := range paths {
+			if info, err := os.Stat(path); err == nil && time.Since(info.ModTime()) > unused {
+				_ = os.RemoveAll(path)
+			}
 		}
 	}
 }

@@ -67,6 +67,11 @@ func (s *Stage) hash(imageKey, host string) string {
 	return hex.EncodeToString(sum[:6])
 }
 
+// dir is where the frozen stage lies.
+func (s *Stage) dir(imageKey, host string) string {
+	return filepath.Join(Cache(), fmt.Sprintf("stage-%s-%s", s.Name, s.hash(imageKey, host)))
+}
+
 // frozen is what a stage's directory says about itself.
 type frozen struct {
 	Name  string
@@ -129,11 +134,16 @@ func (h *host) open(ctx context.Context, s *Stage, saveable bool) (*Lab, error) 
 	if err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(Cache(), fmt.Sprintf("stage-%s-%s", s.Name, s.hash(h.img.Key, key)))
+	dir := s.dir(h.img.Key, key)
 	if _, err := os.Stat(filepath.Join(dir, "stage.json")); err != nil {
 		if err := h.freeze(ctx, s, dir); err != nil {
 			return nil, fmt.Errorf("lab: stage %s: %w", s.Name, err)
 		}
+	}
+	// The disks of a stage lie over those of the stages below.
+	used(h.img.Dir)
+	for below := s; below != nil; below = below.Base {
+		used(below.dir(h.img.Key, key))
 	}
 	began := time.Now()
 	l, err := h.thaw(ctx, dir, saveable)

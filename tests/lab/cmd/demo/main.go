@@ -28,7 +28,7 @@ type act struct {
 	play  func(ctx context.Context, s *show) error
 }
 
-// acts is the programme, in the order in which it is shown.
+// acts is the program, in the order in which it is shown.
 func acts() []act {
 	return []act{
 		vipAct(),
@@ -57,20 +57,20 @@ func main() {
 }
 
 func run(ctx context.Context, names []string) error {
-	programme := acts()
+	program := acts()
 	for _, name := range names {
-		if !slices.ContainsFunc(programme, func(a act) bool { return a.name == name }) {
+		if !slices.ContainsFunc(program, func(a act) bool { return a.name == name }) {
 			return fmt.Errorf("demo: no act %q; -list names them", name)
 		}
 	}
 	if len(names) > 0 {
-		programme = slices.DeleteFunc(programme, func(a act) bool { return !slices.Contains(names, a.name) })
+		program = slices.DeleteFunc(program, func(a act) bool { return !slices.Contains(names, a.name) })
 	}
 	fmt.Println("baton's demo: two cluster nodes n1 and n2 and a client c1, real Debian machines under QEMU on this computer.")
 	fmt.Println("The first run builds them (about four minutes); later ones thaw them in seconds. Ctrl-C ends everything.")
 	var failed error
-	for i, a := range programme {
-		fmt.Printf("\n── act %d of %d: %s ──\n\n", i+1, len(programme), a.title)
+	for i, a := range program {
+		fmt.Printf("\n── act %d of %d: %s ──\n\n", i+1, len(program), a.title)
 		err := perform(ctx, a)
 		if ctx.Err() != nil {
 			return ctx.Err()

@@ -185,8 +185,8 @@ func build(ctx context.Context, tmp string, r Recipe, log func(string, ...any)) 
 	if err != nil {
 		return err
 	}
-	log("packages are in; customising")
-	if err := customise(ctx, tree, out, r); err != nil {
+	log("packages are in; customizing")
+	if err := customize(ctx, tree, out, r); err != nil {
 		return err
 	}
 	kernels, err := filepath.Glob(filepath.Join(tree, "boot/vmlinuz-*"))
@@ -211,8 +211,8 @@ func build(ctx context.Context, tmp string, r Recipe, log func(string, ...any)) 
 		"-d", tree, filepath.Join(out, "root.img"), fmt.Sprintf("%dM", r.SizeMiB))
 }
 
-// customise lays the recipe's files, keys and unit states into the tree.
-func customise(ctx context.Context, tree, out string, r Recipe) error {
+// customize lays the recipe's files, keys and unit states into the tree.
+func customize(ctx context.Context, tree, out string, r Recipe) error {
 	for _, f := range r.Files {
 		if err := lay(tree, f); err != nil {
 			return err

@@ -204,7 +204,8 @@ func (p *Process) migrated(ctx context.Context, what string) error {
 		switch info.Status {
 		case "completed":
 			return nil
-		case "failed", "cancelled":
+		case "setup", "active", "device", "pre-switchover", "none", "":
+		default: // failed, or given up
 			return fmt.Errorf("qemu %s: %s: %s %s", p.cfg.Name, what, info.Status, info.Error)
 		}
 		select {
