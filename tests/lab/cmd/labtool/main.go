@@ -28,6 +28,7 @@ func jobs() map[string]job {
 		"write":   {"create, write and fsync a new file below -dir each time; log it when acknowledged", writeFiles},
 		"append":  {"append to one open file -file, fsync, log each acknowledged record", appendRecords},
 		"check":   {"verify that every record that -log acknowledged is below -dir or in -file", checkRecords},
+		"list":    {"sit in -dir and read its names each time", listDir},
 		"lock":    {"hold a lock on -file and write under it", holdLock},
 		"trylock": {"try to lock -file once: exit 0 got it, 1 refused", tryLock},
 		"open":    {"keep a file or device open (-file) until stopped", holdOpen},
