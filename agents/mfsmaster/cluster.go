@@ -121,6 +121,19 @@ func (a *agent) kept(what string) string {
 	return string(data)
 }
 
+// recordAge is how long ago this node has last read or written the cluster's record.
+func (a *agent) recordAge() time.Duration {
+	f, err := a.recordFile("history")
+	if err != nil {
+		return 0
+	}
+	info, err := os.Stat(f)
+	if err != nil {
+		return 0
+	}
+	return a.now().Sub(info.ModTime())
+}
+
 func (a *agent) recordFile(what string) (string, error) {
 	dir, err := a.call.Records()
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"baton/agents/internal/mfsmeta"
 	"baton/agents/internal/mfsproto"
@@ -150,13 +151,17 @@ func parseSeen(text string) (id, version uint64, ok bool) {
 	return id, version, err1 == nil && err2 == nil
 }
 
+// recordEvery spaces the records of the version in the cluster: each one makes Pacemaker compute a
+// transition anew. Starts, stops and promotions record it in any case.
+const recordEvery = 5 * time.Minute
+
 // deepLook counts the chunk servers, and records how far the metadata have come.
 func (a *agent) deepLook(ctx context.Context, s sighting) error {
 	if err := a.advancing(s); err != nil {
 		return err
 	}
 	known, err := a.recorded()
-	if err == nil && known.MetaID == s.module.MetaID && s.info.MetaVersion > known.Version {
+	if err == nil && known.MetaID == s.module.MetaID && s.info.MetaVersion > known.Version && a.recordAge() > recordEvery {
 		known.Version = s.info.MetaVersion
 		if err := a.record(ctx, known); err != nil {
 			a.call.Log.Warn(err.Error())
