@@ -111,7 +111,7 @@ func TestWithNowhereElseToGoLinesGoToStandardErrorWherePacemakerReadsThem(t *tes
 		"no log daemon":            {facility: "daemon"},
 		"a facility that is none":  {facility: "none"},
 		"no file, in Pacemaker's":  {file: "none"},
-		"a file that cannot be":    {file: "/nonexistent/log"},
+		"a file that cannot be":    {file: "/proc/none/log"},
 		"a file on a full device":  {file: "/dev/full"},
 		"a directory for the file": {file: "/tmp"},
 	} {
