@@ -428,6 +428,24 @@ func TestByHandOptionsBeatTheEnvironmentAndWordsAreSaid(t *testing.T) {
 	require.Equal(t, heard{stdout: "widget_w1: validate-all: done (the configuration is valid)\n"}, got)
 }
 
+func TestOnATerminalTheLogIsReadDirectlyEvenWithTheEnvironmentOfACluster(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "log")
+	w := &widget{do: func(_ context.Context, c *Call) error {
+		c.Log.Info("adding")
+		c.Log.Debug("details")
+		return errors.New("broken")
+	}}
+	var stdout, stderr bytes.Buffer
+	code := RunOn(w.program(), Host{
+		Args: []string{"start"}, Stdout: &stdout, Stderr: &stderr, Terminal: true,
+		Environ: pacemaker("OCF_RESKEY_name=w1", "OCF_RESKEY_dir=/srv", "HA_LOGFILE="+file),
+	})
+	require.Equal(t, 1, code)
+	require.Equal(t, "info: adding\nocf-exit-reason:broken\nerror: broken\n", stderr.String())
+	require.Empty(t, stdout.String())
+	require.NoFileExists(t, file)
+}
+
 func TestAHostileNameCannotForgeALineOrAPath(t *testing.T) {
 	w := &widget{state: Running}
 	got := runOn(w.program(), nil, "monitor", "-o", "dir=/srv", "-o", "name=../a b;$(x)"+strings.Repeat("y", 500))

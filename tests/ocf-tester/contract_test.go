@@ -259,7 +259,7 @@ func TestNoDirectoryForRecordsIsNeededToStopAndProbe(t *testing.T) {
 	each(t, func(t *testing.T, a *agent) {
 		s := newSandbox(t)
 		s.sh("rm -rf /run/resource-agents; echo >/run/file")
-		for _, dir := range []string{"HA_RSCTMP=", "HA_RSCTMP=/nonexistent/x", "HA_RSCTMP=relative", "HA_RSCTMP=/run/file", "HA_RSCTMP=/proc/1"} {
+		for _, dir := range []string{"HA_RSCTMP=", "HA_RSCTMP=/run/not/there", "HA_RSCTMP=relative", "HA_RSCTMP=/run/file", "HA_RSCTMP=/proc/1"} {
 			got := s.run(a.cluster(nil, dir), a.file, "monitor")
 			require.Equal(t, 7, got.code, "%s: %s", dir, got.stderr)
 			got = s.run(a.cluster(nil, dir), a.file, "stop")

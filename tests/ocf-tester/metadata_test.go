@@ -3,7 +3,6 @@ package ocftester
 import (
 	"bytes"
 	"context"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -52,14 +51,7 @@ func TestMetaDataIsOneDocumentForNobodyWithAnEmptyEnvironment(t *testing.T) {
 func chroot(t *testing.T, a *agent, dir string) string {
 	t.Helper()
 	require.NoError(t, os.Chmod(dir, 0o755))
-	from, err := os.Open(a.file)
-	require.NoError(t, err)
-	defer from.Close()
-	to, err := os.OpenFile(filepath.Join(dir, a.name), os.O_CREATE|os.O_WRONLY, 0o755)
-	require.NoError(t, err)
-	defer to.Close()
-	_, err = io.Copy(to, from)
-	require.NoError(t, err)
+	require.NoError(t, os.Link(a.file, filepath.Join(dir, a.name)))
 	return dir
 }
 
@@ -68,7 +60,7 @@ func TestMetaDataIsTheSameWhateverTheEnvironmentSays(t *testing.T) {
 		for about, environ := range map[string][]string{
 			"Pacemaker":      a.cluster(nil),
 			"broken values":  a.cluster(map[string]string{a.identity: "\n"}, "OCF_CHECK_LEVEL=x", "OCF_RESKEY_CRM_meta_timeout=-1"),
-			"no directories": {"HA_RSCTMP=/nonexistent", "HA_LOGFILE=/nonexistent/log", "PATH="},
+			"no directories": {"HA_RSCTMP=/proc/none", "HA_LOGFILE=/proc/none/log", "PATH="},
 			"ocf-tester":     {"OCF_ROOT=/usr/lib/ocf", "OCF_TESTER_FAIL_HAVE_BINARY=1", "__OCF_ACTION=start"},
 		} {
 			require.Equal(t, heard{stdout: string(a.doc)}, a.call(t, environ, "meta-data"), about)

@@ -109,7 +109,7 @@ func TestAToolThatIsNotThereIsToldFromOneThatFailed(t *testing.T) {
 	require.Contains(t, err.Error(), "no-such-tool-anywhere")
 	require.Contains(t, err.Error(), "/usr/sbin", "where it was looked for")
 
-	_, err = Runner{}.Run(t.Context(), "/nonexistent/tool")
+	_, err = Runner{}.Run(t.Context(), "/proc/none/tool")
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	_, err = Runner{}.Detach("no-such-tool-anywhere")
 	require.ErrorIs(t, err, fs.ErrNotExist)
