@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -207,25 +208,14 @@ func (d drbdLab) noFailures(t testing.TB) {
 	require.NotContains(t, d.reasons(t), "Failed Resource Actions")
 }
 
-// actions prints how long each action took by Pacemaker's own log, since the machine booted.
-func (d drbdLab) actions(t testing.TB) {
+// actions prints how long each action took since a moment.
+func (d drbdLab) actions(t testing.TB, since time.Time) {
 	t.Helper()
-	begin := regexp.MustCompile(`\[ *([\d.]+)\] pacemaker-controld.* (?:Requesting local execution of|Initiating) (\w+) operation (?:for )?(\S+?)(?::\d+)?(?:_\w+_\w+)? (?:on|locally on) (n\d)`)
-	end := regexp.MustCompile(`\[ *([\d.]+)\] pacemaker-controld.* Result of (\w+) operation for (\S+) on (n\d): (.*)`)
 	for _, m := range d.Nodes() {
-		started := map[string]float64{}
-		for line := range strings.Lines(m.Journal()) {
-			if f := begin.FindStringSubmatch(line); f != nil && f[4] == m.Name {
-				started[f[2]+f[3]], _ = strconv.ParseFloat(f[1], 64)
-			}
-			f := end.FindStringSubmatch(line)
-			if f == nil {
-				continue
-			}
-			if from, ok := started[f[2]+f[3]]; ok {
-				to, _ := strconv.ParseFloat(f[1], 64)
-				t.Logf("%s at %8.1f s: %-8s %-8s %5.1f s  %s", m.Name, to, f[3], f[2], to-from, f[5])
-			}
+		list, err := m.Actions(t.Context(), since)
+		require.NoError(t, err)
+		for _, a := range list {
+			t.Logf("%s %-8s %-8s began after %5.1f s, took %5.1f s: %s", a.Node, a.Resource, a.Op, a.From.Sub(since).Seconds(), a.Took().Seconds(), a.Result)
 		}
 	}
 }
@@ -235,17 +225,18 @@ func TestCoreDRBDSwitchoverLosesNoRecord(t *testing.T) {
 	d.mustScore(t, d.N1, "10000")
 	d.mustScore(t, d.N2, "10000")
 
+	moved := time.Now()
 	require.NoError(t, d.Standby(t.Context(), d.N1))
 	took := d.MustActive(t, "vip", "", d.N2, 3*aMinute)
 	t.Logf("standby of n1 until the address is up on n2: %v", took)
 	d.acknowledged(t, 20)
+	d.actions(t, moved)
 	require.NoError(t, d.Unstandby(t.Context(), d.N1))
 	d.settled(t)
 	d.mustScore(t, d.N1, "10000")
 	d.MustActive(t, "vip", "", d.N2, aMinute)
 	d.noFailures(t)
 	d.proof(t, d.N2)
-	d.actions(t)
 }
 
 func TestCoreDRBDPowerLossOfThePromotedNodeLosesNoRecord(t *testing.T) {
