@@ -5,6 +5,7 @@ package heartbeat
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -33,10 +34,10 @@ func newCluster(t *testing.T, autoFailback string) *cluster {
 // configured is a cluster whose heartbeats are not started yet; edit may change the example further.
 func configured(t *testing.T, autoFailback string, edit func(cf string) string) *cluster {
 	t.Helper()
-	vip := buildVIP(t)
+	agents := build(t, "vip", "mfsmaster")
 	c := &cluster{t: t, sw: newSwitch(t)}
-	c.n1 = newNode(t, c.sw, "n1", 11, vip)
-	c.n2 = newNode(t, c.sw, "n2", 12, vip)
+	c.n1 = newNode(t, c.sw, "n1", 11, agents)
+	c.n2 = newNode(t, c.sw, "n2", 12, agents)
 	cf := example(t, "heartbeat-nfs/ha.cf")
 	for _, change := range []struct{ directive, value string }{
 		{"keepalive", "250ms"},
@@ -159,6 +160,60 @@ func TestWithAutoFailbackTheAddressReturnsToItsNode(t *testing.T) {
 	c.moved(c.n2, c.n1, time.Minute)
 	c.start(c.n1)
 	c.moved(c.n1, c.n2, time.Minute)
+}
+
+// The two nodes share a directory of this machine, as they would a replicated file system.
+func TestHeartbeatMovesARealMooseFSMaster(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("mfsmaster"); err != nil {
+		t.Skip("MooseFS is not installed here: sh tests/install-packages")
+	}
+	c := configured(t, "off", func(cf string) string { return cf })
+	shared := t.TempDir()
+	for dir := shared; dir != "/tmp" && dir != "/"; dir = filepath.Dir(dir) {
+		require.NoError(t, os.Chmod(dir, 0o755)) // for the user mfs
+	}
+	meta, config := filepath.Join(shared, "meta"), filepath.Join(shared, "mfsmaster.cfg")
+	cfg := strings.ReplaceAll(example(t, "heartbeat-mfs/mfsmaster.cfg"), "/srv/mfs/meta", meta)
+	cfg = strings.ReplaceAll(cfg, "/etc/mfs/mfsexports.cfg", filepath.Join(shared, "mfsexports.cfg"))
+	require.NoError(t, os.WriteFile(config, []byte(cfg), 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(shared, "mfsexports.cfg"), []byte(example(t, "heartbeat-mfs/mfsexports.cfg")), 0o644))
+	words := strings.Fields(example(t, "heartbeat-mfs/haresources"))
+	require.Equal(t, "mfsmaster::/srv/mfs/meta", words[len(words)-1])
+	for _, n := range []*node{c.n1, c.n2} {
+		n.write("haresources", 0o644, "n1 vip::"+address+"/24/eth0 mfsmaster::"+meta+"\n")
+		n.write("baton-mfsmaster.conf", 0o644, "require_mount=false\nconfig="+config+"\n")
+	}
+	c.n1.sh("install -d -o mfs -g mfs " + meta + " && /etc/ha.d/resource.d/mfsmaster " + meta + " initialize=true start && /etc/ha.d/resource.d/mfsmaster " + meta + " stop")
+
+	// What clients do: a connection to the master's port at the address.
+	serves := func(on *node) {
+		t.Helper()
+		took := eventually(t, time.Minute, "a master at "+address+" on "+on.name, func() bool {
+			_, err := c.sw.run("timeout 2 bash -c 'exec 3<>/dev/tcp/" + address + "/9421'")
+			return err == nil && on.holds(address)
+		})
+		t.Logf("the master serves on %s after %.1f s", on.name, took.Seconds())
+		require.Equal(t, "running OK", on.sh("/etc/ha.d/resource.d/mfsmaster "+meta+" status"))
+	}
+	c.start(c.n1, c.n2)
+	serves(c.n1)
+	c.stable(c.n1)
+	c.stable(c.n2)
+
+	t.Log("hb_standby")
+	c.n1.sh("/usr/share/heartbeat/hb_standby all")
+	serves(c.n2)
+	require.Empty(t, c.n1.sh("pgrep -x mfsmaster || true"), "no process of it is left behind")
+	c.stable(c.n1)
+	c.stable(c.n2)
+
+	t.Log("power loss of the active node")
+	c.n2.end()
+	serves(c.n1)
+	for _, word := range []string{"ERROR", "Retrying failed stop", "acemaker is", "crm_"} {
+		require.NotContains(t, c.n1.log("ha-log"), word)
+	}
 }
 
 // fakeIPMI stands in a node for ipmitool, which external/ipmi calls: it notes what it is asked and

@@ -85,7 +85,8 @@ type node struct {
 	octet int
 }
 
-func newNode(t *testing.T, sw *space, name string, octet int, vip string) *node {
+// newNode starts a node with the agents of a directory linked into resource.d.
+func newNode(t *testing.T, sw *space, name string, octet int, agents string) *node {
 	t.Helper()
 	if _, err := os.Stat("/usr/share/heartbeat/ResourceManager"); err != nil {
 		t.Skip("heartbeat is not installed here: sh tests/install-packages")
@@ -94,10 +95,7 @@ func newNode(t *testing.T, sw *space, name string, octet int, vip string) *node 
 	n := &node{space: newSpace(t, name, flags, "-m", "-n", "-u", "-p", "-i"), dir: t.TempDir(), octet: octet}
 	require.NoError(t, os.Chmod(n.dir, 0o755))
 	require.NoError(t, os.Chmod(filepath.Dir(n.dir), 0o755))
-	require.NoError(t, os.MkdirAll(filepath.Join(n.dir, "agents"), 0o755))
-	binary, err := os.ReadFile(vip)
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(n.dir, "agents", "vip"), binary, 0o755))
+	require.NoError(t, os.CopyFS(filepath.Join(n.dir, "agents"), os.DirFS(agents)))
 	n.sh(fmt.Sprintf(`set -e
 		hostname %[1]s
 		mount --make-rprivate /
@@ -110,7 +108,7 @@ func newNode(t *testing.T, sw *space, name string, octet int, vip string) *node 
 		mount -t tmpfs none /run
 		mkdir -p /run/heartbeat/ccm /run/heartbeat/dopd /run/resource-agents
 		chown -R hacluster:haclient /run/heartbeat
-		ln -sfn %[2]s/agents/vip /etc/ha.d/resource.d/vip
+		for a in %[2]s/agents/*; do chmod 755 $a; ln -sfn $a /etc/ha.d/resource.d/${a##*/}; done
 		ip link set lo up`, name, n.dir))
 	for i, bridge := range []string{"lan", "repl"} {
 		port := bridge[:1] + name
@@ -159,16 +157,18 @@ func eventually(t *testing.T, within time.Duration, what string, reached func() 
 	return time.Since(began)
 }
 
-// buildVIP builds the agent as `make build` does.
-func buildVIP(t *testing.T) string {
+// build builds agents as `make build` does and returns the directory.
+func build(t *testing.T, agents ...string) string {
 	t.Helper()
-	out := filepath.Join(t.TempDir(), "vip")
-	cmd := exec.Command("go", "build", "-trimpath", "-o", out, "./agents/vip")
-	cmd.Dir = top
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	said, err := cmd.CombinedOutput()
-	require.NoError(t, err, string(said))
-	return out
+	dir := t.TempDir()
+	for _, agent := range agents {
+		cmd := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, agent), "./agents/"+agent)
+		cmd.Dir = top
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		said, err := cmd.CombinedOutput()
+		require.NoError(t, err, string(said))
+	}
+	return dir
 }
 
 func example(t *testing.T, name string) string {

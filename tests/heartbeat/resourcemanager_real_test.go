@@ -26,7 +26,7 @@ type manager struct{ *node }
 
 func newManager(t *testing.T, haresources string) manager {
 	t.Helper()
-	n := newNode(t, newSwitch(t), "n1", 11, buildVIP(t))
+	n := newNode(t, newSwitch(t), "n1", 11, build(t, "vip"))
 	n.write("haresources", 0o644, haresources+"\n")
 	// ResourceManager runs pkill and reboot after a stop that failed for good. In this node, whose
 	// processes are its own, they are programs that only say so.
