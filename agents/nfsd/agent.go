@@ -38,6 +38,8 @@ type agent struct {
 	mounts  mounts.Table
 	runner  command.Runner
 	systemd systemd.Manager
+	// reached is the file that holds when, since the boot, the service address was first seen up.
+	reached string
 }
 
 // markName is the environment variable that every daemon we start carries; its value is the
@@ -56,6 +58,9 @@ func (s system) agent(c *ocf.Call) *agent {
 	a.mounts = mounts.Table{Proc: proc}
 	a.runner = command.Runner{Env: []string{markName + "=" + a.state}}
 	a.systemd = systemd.Manager{Root: s.root}
+	if file, err := a.recordFile(); err == nil {
+		a.reached = file + ".reached"
+	}
 	return a
 }
 
@@ -136,8 +141,10 @@ func (a *agent) dropRecord() error {
 	if err != nil {
 		return err
 	}
-	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	for _, f := range []string{file, a.reached} {
+		if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"baton/agents/internal/rpc"
@@ -54,7 +55,7 @@ const attendAction = "attend"
 // duty is what the helper is to do; it gets no parameters of its own.
 type duty struct {
 	State    string
-	TabDir   string
+	Reached  string // agent.reached of start
 	V3, V4   bool
 	MaxGrace time.Duration
 	Notify   bool // lock clients of NFSv3
@@ -66,7 +67,7 @@ type duty struct {
 // afterStart does what remains once the server answers, and leaves a helper behind where
 // something has to be done later. Nothing here delays the start.
 func (a *agent) afterStart(w settings) error {
-	d := duty{State: w.state, TabDir: w.tabDir, V3: w.v3(), V4: w.v4(), MaxGrace: w.maxGrace, Retry: w.retry, Out: w.statdOut}
+	d := duty{State: w.state, Reached: a.reached, V3: w.v3(), V4: w.v4(), MaxGrace: w.maxGrace, Retry: w.retry, Out: w.statdOut}
 	for _, ip := range w.ips {
 		d.Sources = append(d.Sources, ip.String())
 	}
@@ -132,7 +133,7 @@ func (s system) attend(ctx context.Context, c *ocf.Call, args []string) error {
 		return err
 	}
 	a := s.agent(c)
-	a.state = d.State
+	a.state, a.reached = d.State, d.Reached
 	notified := make(chan error, 1)
 	go func() { notified <- a.notifyClients(ctx, d) }()
 	a.outlastGrace(ctx, d)
@@ -140,33 +141,26 @@ func (s system) attend(ctx context.Context, c *ocf.Call, args []string) error {
 }
 
 func (a *agent) outlastGrace(ctx context.Context, d duty) {
-	if d.MaxGrace <= 0 {
-		return
-	}
 	h, err := a.household()
-	if err != nil || len(h.threads) == 0 {
+	if d.MaxGrace <= 0 || err != nil {
 		return
 	}
-	running, err := a.runningFor(h.threads)
-	if err != nil {
-		return
-	}
-	deadline := time.NewTimer(d.MaxGrace - running)
-	defer deadline.Stop()
-	tick := time.NewTicker(500 * time.Millisecond)
+	w := settings{maxGrace: d.MaxGrace, versions: map[string]bool{"3": d.V3, "4.0": d.V4}, ips: addresses(strings.Join(d.Sources, " "))}
+	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
-	for a.inGrace(d) {
+	for len(h.threads) > 0 && a.inGrace(d) {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-		case <-deadline.C:
-			// A server that was stopped and started meanwhile has a helper of its own: the time is
-			// taken anew from its threads.
-			if h, err = a.household(); err == nil {
-				a.limitGrace(settings{maxGrace: d.MaxGrace, versions: map[string]bool{"3": d.V3, "4.0": d.V4}}, h.threads)
-			}
-			return
+		}
+		reached, err := a.reachableFor(w.ips, h.threads)
+		if err != nil || reached < d.MaxGrace {
+			continue
+		}
+		// Taken anew: had the server been stopped and started meanwhile, the time would be another's.
+		if h, err = a.household(); err == nil {
+			a.limitGrace(w, h.threads)
 		}
 	}
 }

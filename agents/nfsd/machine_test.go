@@ -179,6 +179,22 @@ func TestMonitorEndsAGracePeriodThatLastsTooLong(t *testing.T) {
 	require.Contains(t, m.read("log"), "the grace period of NFSv4 was ended after 1")
 }
 
+func TestTheClockOfMaxGraceBeginsWhenTheAddressIsUp(t *testing.T) {
+	m := newMachine(t)
+	m.serving()
+	m.write("proc/fs/nfsd/v4_end_grace", "N\n")
+	watch := func(ip string) string {
+		require.Equal(t, 0, m.run("monitor", recurring, oneExport, "OCF_RESKEY_max_grace=10", "OCF_RESKEY_nfs_ip="+ip).code)
+		return m.read("proc/fs/nfsd/v4_end_grace")
+	}
+	require.Equal(t, "N\n", watch("192.0.2.50"), "nobody can have reclaimed: the address is not up")
+	require.Equal(t, "N\n", watch("192.0.2.50 127.0.0.1"), "seen up for the first time")
+	m.write("proc/uptime", "1009.00 900.00\n")
+	require.Equal(t, "N\n", watch("127.0.0.1"))
+	m.write("proc/uptime", "1010.60 900.00\n")
+	require.Equal(t, "Y\n", watch("127.0.0.1"))
+}
+
 func TestAnotherServerIsNotTakenForOurs(t *testing.T) {
 	m := newMachine(t)
 	m.serving()

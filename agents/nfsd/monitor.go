@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -205,33 +206,33 @@ func (a *agent) keepMountList(w settings) {
 }
 
 // graceEnds decides whether a grace period must be ended now, by what is known of it.
-func graceEnds(ended bool, running, longest time.Duration) bool {
-	return !ended && longest > 0 && running >= longest
+func graceEnds(ended bool, reached, longest time.Duration) bool {
+	return !ended && longest > 0 && reached >= longest
 }
 
 // limitGrace ends a grace period that has lasted longer than max_grace: a client that has died
 // keeps it open for everybody. It must never fail a monitor.
 func (a *agent) limitGrace(w settings, threads []process.Process) {
-	running, err := a.runningFor(threads)
+	reached, err := a.reachableFor(w.ips, threads)
 	if err != nil {
-		a.Log.Warn("how long the server has run cannot be told: " + err.Error())
+		a.Log.Warn("how long the server has been reachable cannot be told: " + err.Error())
 		return
 	}
 	if w.v4() {
-		a.endGrace(w, running, "NFSv4", a.kernel.GraceEnded, a.kernel.EndGrace)
+		a.endGrace(w, reached, "NFSv4", a.kernel.GraceEnded, a.kernel.EndGrace)
 	}
 	if w.v3() {
-		a.endGrace(w, running, "NFSv3 (lockd)", a.kernel.LockdGraceEnded, a.kernel.EndLockdGrace)
+		a.endGrace(w, reached, "NFSv3 (lockd)", a.kernel.LockdGraceEnded, a.kernel.EndLockdGrace)
 	}
 }
 
-func (a *agent) endGrace(w settings, running time.Duration, what string, ended func() (bool, error), end func() error) {
+func (a *agent) endGrace(w settings, reached time.Duration, what string, ended func() (bool, error), end func() error) {
 	over, err := ended()
 	if err != nil {
 		a.Log.Warn(fmt.Sprintf("whether the grace period of %s is over cannot be told: %v", what, err))
 		return
 	}
-	if !graceEnds(over, running, w.maxGrace) {
+	if !graceEnds(over, reached, w.maxGrace) {
 		return
 	}
 	if err := end(); err != nil {
@@ -239,15 +240,56 @@ func (a *agent) endGrace(w settings, running time.Duration, what string, ended f
 		return
 	}
 	a.Log.Warn(fmt.Sprintf("the grace period of %s was ended after %v: a client that had locks before the move has not come back "+
-		"(or speaks NFSv4.0 or 3); what it had not reclaimed is lost", what, running.Round(time.Second)))
+		"(or speaks NFSv4.0 or 3); what it had not reclaimed is lost", what, reached.Round(time.Second)))
 }
 
-// runningFor is how long the oldest server thread has run: from its start time, in ticks of
-// 1/100 s since the boot (USER_HZ, the same on all machines Linux runs servers on), and /proc/uptime.
-func (a *agent) runningFor(threads []process.Process) (time.Duration, error) {
+// reachableFor is how long clients have been able to reach the server: since its address was
+// first seen up after the start, or since the threads were started where no address is known.
+// The clock of max_grace begins there: a client cannot reclaim before.
+func (a *agent) reachableFor(ips []netip.Addr, threads []process.Process) (time.Duration, error) {
 	if len(threads) == 0 {
 		return 0, nil
 	}
+	now, err := a.uptime()
+	if err != nil {
+		return 0, err
+	}
+	started := threadStart(threads)
+	if len(ips) == 0 {
+		return now - started, nil
+	}
+	if seen, ok := a.readReached(); ok && seen >= started && seen <= now {
+		return now - seen, nil
+	}
+	for _, ip := range ips {
+		if hasAddress(ip.String()) {
+			return 0, os.WriteFile(a.reached, []byte(now.String()), 0o600)
+		}
+	}
+	return 0, nil
+}
+
+func (a *agent) readReached() (time.Duration, bool) {
+	text, err := os.ReadFile(a.reached)
+	if err != nil {
+		return 0, false
+	}
+	seen, err := time.ParseDuration(string(text))
+	return seen, err == nil
+}
+
+// threadStart is when the oldest server thread was started, since the boot: /proc/PID/stat counts
+// in ticks of 1/100 s (USER_HZ, the same on all machines that Linux serves NFS on).
+func threadStart(threads []process.Process) time.Duration {
+	oldest := threads[0].Start
+	for _, t := range threads {
+		oldest = min(oldest, t.Start)
+	}
+	return time.Duration(oldest) * (time.Second / 100)
+}
+
+// uptime is the time since the boot, from /proc/uptime: "12345.67 23456.78".
+func (a *agent) uptime() (time.Duration, error) {
 	text, err := os.ReadFile(a.path("proc/uptime"))
 	if err != nil {
 		return 0, err
@@ -257,9 +299,5 @@ func (a *agent) runningFor(threads []process.Process) (time.Duration, error) {
 	if err != nil {
 		return 0, fmt.Errorf("uptime: %w", err)
 	}
-	oldest := threads[0].Start
-	for _, t := range threads {
-		oldest = min(oldest, t.Start)
-	}
-	return time.Duration((up - float64(oldest)/100) * float64(time.Second)), nil
+	return time.Duration(up * float64(time.Second)), nil
 }

@@ -203,17 +203,17 @@ func stateParameters() []metadata.Parameter {
 			LongDesc:  "Without it, that of /etc/nfs.conf, else the kernel's, 90 s. The grace period ends earlier as a rule; see max_grace.",
 		},
 		{
-			Name: parMaxGrace, Type: metadata.Seconds, Default: "12", Min: 0, Max: 3600, Reloadable: true,
+			Name: parMaxGrace, Type: metadata.Seconds, Default: "25", Min: 0, Max: 3600, Reloadable: true,
 			ShortDesc: "Longest grace period after a start",
-			LongDesc: "A client that has died, or one of NFSv4.0 or 3, keeps the grace period open, and nobody can open or lock files meanwhile. After so many " +
-				"seconds the agent ends it. Clients that have not come back by then lose their locks. 0: never ended. " +
-				"The default lies just below the moment, 12.7 s, at which waiting Linux clients try again.",
+			LongDesc: "A client that has died, or one of NFSv4.0 or 3, keeps the grace period open, and nobody can open or lock files meanwhile. So many seconds after " +
+				"clients can reach the server (its address nfs_ip is up, or else the start) the agent ends it. Clients that have not come back by then lose their locks. " +
+				"0: never ended. The default lies just below the moment, 25.5 s, at which waiting Linux clients try again.",
 		},
 		{
 			Name: parIP, Type: metadata.String,
 			ShortDesc: "Service address or addresses",
-			LongDesc: "Separated by blanks or commas. With vers3, lock clients are notified from these addresses as soon as they are up. " +
-				"Deep monitors ask the server there.",
+			LongDesc: "Separated by blanks or commas. max_grace counts from the moment at which one of them is up. With vers3, lock clients are notified from " +
+				"them. Deep monitors ask the server there.",
 		},
 		{
 			Name: parNoNotify, Type: metadata.Boolean, Default: "false",

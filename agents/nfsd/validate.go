@@ -146,7 +146,7 @@ func exportProblems(w settings) []ocf.Problem {
 	if w.maxGrace == 0 {
 		found = append(found, ocf.Problem{
 			Param: parMaxGrace, Warning: true, Found: "0: one dead client makes all others wait for the whole grace time after a move",
-			Expected: "a few seconds", Do: "set it to 12",
+			Expected: "a few seconds", Do: "leave it at its default",
 		})
 	}
 	return found

@@ -37,7 +37,7 @@ pcs resource create nfsd ocf:baton:nfsd \
 	--group service
 
 pcs resource create vip ocf:baton:vip \
-	ip=192.0.2.50 cidr_netmask=24 nic=eth0 tickle_dir=/mnt/data/.tickle \
+	ip=192.0.2.50 cidr_netmask=24 nic=eth0 tickle_dir=/mnt/data/.nfs \
 	op start interval=0 timeout=20s \
 	op stop interval=0 timeout=20s \
 	op monitor interval=10s timeout=20s \

@@ -179,11 +179,10 @@ func (n *nfsLab) actions(t testing.TB) {
 func TestCoreNFSKeepsFilesAndLocksAtASwitchover(t *testing.T) {
 	n := startNFS(t, nfsOptions{})
 	since := clock(t, n.N2)
-	moved := time.Now()
 	require.NoError(t, n.Standby(t.Context(), n.N1))
 	n.MustActive(t, "vip", "", n.N2, 3*aMinute)
 	n.Timeline.Add("n2: the address is up")
-	n.working(t, moved)
+	n.working(t, time.Now())
 	n.proven(t, n.N2)
 	n.graceEndedEarly(t, n.N2, since)
 	n.actions(t)
@@ -206,9 +205,19 @@ func TestCoreNFSKeepsFilesAndLocksAtAPowerLoss(t *testing.T) {
 	_, err := n.WaitActive(t.Context(), "vip", "", n.N2, 3*aMinute)
 	require.NoError(t, err)
 	n.Timeline.Add("n2: the address is up, %v after the power loss", time.Since(off).Round(100*time.Millisecond))
-	n.working(t, off)
+	n.working(t, time.Now())
 	n.proven(t, n.N2)
 	n.graceEndedEarly(t, n.N2, since)
+}
+
+// connectionKnown waits until a monitor of the address has recorded c1's connection, by which the
+// other node wakes c1 up.
+func (n *nfsLab) connectionKnown(t testing.TB, m *lab.Machine) {
+	t.Helper()
+	lab.Eventually(t, 2*aMinute, "the address to have recorded c1's connection", func(ctx context.Context) (bool, string) {
+		out, err := m.Run(ctx, "cat /mnt/data/.nfs/%s 2>&1 || true", drbdAddress)
+		return err == nil && strings.Contains(out, "192.0.2.21"), out
+	})
 }
 
 func TestMatrixNFSMovesTwentyTimesInARow(t *testing.T) {
@@ -221,7 +230,7 @@ func TestMatrixNFSMovesTwentyTimesInARow(t *testing.T) {
 		moved := time.Now()
 		require.NoError(t, n.Standby(t.Context(), from))
 		n.MustActive(t, "vip", "", to, 3*aMinute)
-		n.working(t, moved)
+		n.working(t, time.Now())
 		t.Logf("move %d: the client went on after %v", i+1, time.Since(moved).Round(100*time.Millisecond))
 		n.nothingLeft(t, from)
 		require.NoError(t, n.Unstandby(t.Context(), from))
@@ -241,10 +250,9 @@ func TestMatrixNFSWithOtherVersions(t *testing.T) {
 	} {
 		t.Run(c.vers, func(t *testing.T) {
 			n := startNFS(t, c)
-			moved := time.Now()
 			require.NoError(t, n.Standby(t.Context(), n.N1))
 			n.MustActive(t, "vip", "", n.N2, 3*aMinute)
-			n.working(t, moved)
+			n.working(t, time.Now())
 			n.proven(t, n.N2)
 			n.noFailures(t)
 			n.nothingLeft(t, n.N1)
@@ -299,10 +307,9 @@ func TestMatrixNFSDeadClientDoesNotHoldUpTheOthers(t *testing.T) {
 	n.mustScoreSomehow(t)
 
 	since := clock(t, n.N2)
-	moved := time.Now()
 	require.NoError(t, n.Standby(t.Context(), n.N1))
 	n.MustActive(t, "vip", "", n.N2, 3*aMinute)
-	n.working(t, moved)
+	n.working(t, time.Now())
 	n.proven(t, n.N2)
 	out := n.N2.Sh(t, "journalctl --since '%s' | grep 'grace period of NFSv4 was ended' || true", since)
 	require.NotEmpty(t, out, "the agent ended the grace period")
@@ -325,7 +332,7 @@ func TestMatrixNFSOutlivesACutServiceNetwork(t *testing.T) {
 	cut := time.Now()
 	require.NoError(t, n.N1.Cut(t.Context(), lab.LAN))
 	n.MustActive(t, "vip", "", n.N2, 3*aMinute)
-	n.working(t, cut)
+	n.working(t, time.Now())
 	t.Logf("cut until the client went on: %v", time.Since(cut).Round(100*time.Millisecond))
 	n.graceEndedEarly(t, n.N2, since)
 	n.nothingLeft(t, n.N1)
@@ -334,10 +341,9 @@ func TestMatrixNFSOutlivesACutServiceNetwork(t *testing.T) {
 	n.N2.Sh(t, "crm_resource --cleanup >/dev/null 2>&1")
 	require.NoError(t, n.Settle(t.Context()))
 	n.settled(t)
-	back := time.Now()
 	require.NoError(t, n.Standby(t.Context(), n.N2))
 	n.MustActive(t, "vip", "", n.N1, 3*aMinute)
-	n.working(t, back)
+	n.working(t, time.Now())
 	n.proven(t, n.N1)
 }
 
