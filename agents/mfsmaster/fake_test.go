@@ -37,7 +37,7 @@ func fakeMaster() {
 		switch a := os.Args[i]; a {
 		case "-v":
 			fmt.Printf("version: %s ; build: 1\n", version)
-			os.Exit(0)
+			exit(0)
 		case "-c", "-t":
 			i++
 			if a == "-c" {
@@ -79,8 +79,11 @@ func fakeMaster() {
 
 func die(text string) {
 	fmt.Fprintln(os.Stderr, text)
-	os.Exit(1)
+	exit(1)
 }
+
+// exit ends the stand-in as the program that it plays would end.
+func exit(code int) { os.Exit(code) } //nolint:forbidigo // a program of its own
 
 func must(err error) {
 	if err != nil {
@@ -172,7 +175,7 @@ func fakeStart(dir, config string) {
 		die("can't find metadata.mfs - try using option '-a'")
 	}
 	if os.Getenv("FAKE_DIES") != "" {
-		os.Exit(0) // the daemon was killed while loading: exit code 0 all the same
+		exit(0) // the daemon was killed while loading: exit code 0 all the same
 	}
 	r, w, err := os.Pipe()
 	must(err)
@@ -222,7 +225,7 @@ func fakeDaemon() {
 	}()
 	<-signals
 	must(os.WriteFile(filepath.Join(dir, cleanName), fakeMetadata(version), 0o644))
-	os.Exit(0)
+	exit(0)
 }
 
 // fakeServe answers as the version does: 1.6 knows INFO alone and tells no metadata version.

@@ -42,15 +42,17 @@ func monitor(ctx context.Context, a *agent) (ocf.State, error) {
 		return ocf.Stopped, a.fail(ocf.Failed, why, "a master with its children, or none", "nothing: the cluster's stop ends them")
 	case deaf:
 	}
-	return a.failedState(), a.fail(ocf.Failed, why, "an answer on "+a.address, "nothing: the cluster restarts or moves it")
+	return a.ailing(a.fail(ocf.Failed, why, "an answer on "+a.address, "nothing: the cluster restarts or moves it"))
 }
 
-// failedState: an instance whose master hangs is still in the promoted role.
-func (a *agent) failedState() ocf.State {
+// ailing is what monitor answers about a master that lives and does not serve: in a promotable clone
+// its instance is still in the promoted role.
+func (a *agent) ailing(why error) (ocf.State, error) {
 	if a.mode == modeMetaloggers {
-		return ocf.FailedPromoted
+		a.call.Note("%v", why)
+		return ocf.FailedPromoted, nil
 	}
-	return ocf.Stopped
+	return ocf.Stopped, why
 }
 
 func (a *agent) stoppedOrFollowing(ctx context.Context) (ocf.State, error) {
@@ -94,11 +96,11 @@ func (a *agent) monitorServing(ctx context.Context, s sighting) (ocf.State, erro
 		return state, nil
 	}
 	if err := a.sameAsBefore(s); err != nil {
-		return a.failedState(), err
+		return a.ailing(err)
 	}
 	if a.call.Params.String("durability") == durabilityInterval {
 		if err := mfsmeta.Sync(a.dataDir); err != nil {
-			return a.failedState(), a.fail(ocf.Failed, "changes cannot be written out: "+err.Error(), "a working disk", "check the disk (dmesg)")
+			return a.ailing(a.fail(ocf.Failed, "changes cannot be written out: "+err.Error(), "a working disk", "check the disk (dmesg)"))
 		}
 	}
 	if a.mode == modeMetaloggers {
@@ -106,7 +108,7 @@ func (a *agent) monitorServing(ctx context.Context, s sighting) (ocf.State, erro
 	}
 	if a.call.Env.CheckLevel >= 10 {
 		if err := a.deepLook(ctx, s); err != nil {
-			return a.failedState(), err
+			return a.ailing(err)
 		}
 	}
 	if low := a.lowSpace(s); low != "" {
@@ -157,12 +159,19 @@ const recordEvery = 5 * time.Minute
 
 // deepLook counts the chunk servers, and records how far the metadata have come.
 func (a *agent) deepLook(ctx context.Context, s sighting) error {
+	_, before, _ := parseSeen(a.kept("deep"))
 	if err := a.advancing(s); err != nil {
 		return err
 	}
+	// Over metaloggers, what was reached at the look before is recorded: a follower has that by now,
+	// and is not refused for the second by which it is behind.
+	reached := s.info.MetaVersion
+	if a.mode == modeMetaloggers {
+		reached = before
+	}
 	known, err := a.recorded()
-	if err == nil && known.MetaID == s.module.MetaID && s.info.MetaVersion > known.Version && a.recordAge() > recordEvery {
-		known.Version = s.info.MetaVersion
+	if err == nil && known.MetaID == s.module.MetaID && reached > known.Version && a.recordAge() > recordEvery {
+		known.Version = reached
 		if err := a.record(ctx, known); err != nil {
 			a.call.Log.Warn(err.Error())
 		}

@@ -51,7 +51,9 @@ func promote(ctx context.Context, a *agent) error {
 		return err
 	}
 	a.setScore(ctx, scoreServing, true)
-	return a.remember(ctx, known, s)
+	// The version of the fork, not the one that is served a moment later: a copy that stopped at the
+	// fork remains good enough until a follower has more.
+	return a.remember(ctx, known, s, max(known.Fork, 1))
 }
 
 // takeNewest brings the newest copy that belongs to the cluster's history into the master's
@@ -171,7 +173,12 @@ func demote(ctx context.Context, a *agent) error {
 	}
 	known, err := a.known(ctx)
 	if err != nil {
-		return err
+		// The master has been saved and ended; not to know the cluster's record is no reason to fail
+		// a demotion, which would get the node fenced. The node's own copy of it is as it was.
+		a.call.Log.Warn(err.Error())
+		if known, err = a.recorded(); err != nil {
+			return err
+		}
 	}
 	if err := a.follow(ctx, known); err != nil {
 		return err

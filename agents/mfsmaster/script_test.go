@@ -84,7 +84,9 @@ func freePort() (string, error) {
 // endFake kills the fake master that holds the lock of a script's directory.
 func endFake(t *testing.T, dir string) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); <-tick.C {
 		pid, err := mfsmeta.LockOwner(dir, mfsmeta.MasterLock)
 		if err != nil || pid <= 0 {
 			return

@@ -37,7 +37,7 @@ func start(ctx context.Context, a *agent) error {
 	if err != nil {
 		return err
 	}
-	return a.remember(ctx, known, s)
+	return a.remember(ctx, known, s, s.info.MetaVersion)
 }
 
 // clearTheWay makes sure that no master and no remains of one are in the directory. done says that
@@ -180,14 +180,14 @@ func (a *agent) confirm(ctx context.Context, p plan, known history) (sighting, e
 	return s, errors.Join(wrong, a.shutDown(ctx))
 }
 
-// remember records in the cluster how far the file system has come.
-func (a *agent) remember(ctx context.Context, known history, s sighting) error {
+// remember records in the cluster that the file system has come to a version.
+func (a *agent) remember(ctx context.Context, known history, s sighting, version uint64) error {
 	if s.module.MetaID == 0 {
 		return nil // 1.6 has no id to know a file system by
 	}
 	accepted := a.call.Params.String("older_metadata") == olderAccept
-	if known.MetaID == 0 || s.info.MetaVersion > known.Version || accepted {
-		known.Version = s.info.MetaVersion
+	if known.MetaID == 0 || version > known.Version || accepted {
+		known.Version = version
 	}
 	known.MetaID = s.module.MetaID
 	if err := a.record(ctx, known); err != nil {

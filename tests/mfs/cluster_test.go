@@ -260,6 +260,17 @@ func TestAClusterThatDoesNotAnswerIsNoReasonToGuess(t *testing.T) {
 	p.b.expect(ok, "promote")
 }
 
+func TestAHungPromotedMasterIsAFailedPromotedOne(t *testing.T) {
+	t.Parallel()
+	p := newPair(t).born()
+	require.NoError(t, syscall.Kill(p.a.masterPID(), syscall.SIGSTOP))
+	require.Contains(t, p.a.monitor(failedPromoted).reason(), "does not answer")
+	p.a.expect(ok, "demote")
+	p.a.monitor(ok)
+	p.a.expect(ok, "demote", "FAKE_CLUSTER_BROKEN=1")
+	p.a.expect(ok, "stop", "FAKE_CLUSTER_BROKEN=1")
+}
+
 func TestNeverAStartWithoutNotifications(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)

@@ -72,11 +72,14 @@ func startLoad(dir string) *load {
 	l := &load{stop: make(chan struct{}), done: make(chan struct{})}
 	go func() {
 		defer close(l.done)
+		// Some hundred a second, as a busy file system has.
+		pace := time.NewTicker(2 * time.Millisecond)
+		defer pace.Stop()
 		for i := 0; ; i++ {
 			select {
 			case <-l.stop:
 				return
-			default:
+			case <-pace.C:
 			}
 			name := fmt.Sprintf("f%d", i)
 			f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
@@ -87,7 +90,6 @@ func startLoad(dir string) *load {
 			l.mu.Lock()
 			l.acked = append(l.acked, ack{name, time.Now()})
 			l.mu.Unlock()
-			time.Sleep(2 * time.Millisecond) // some hundred a second, as a busy file system has
 		}
 	}()
 	return l

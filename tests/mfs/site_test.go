@@ -27,15 +27,16 @@ import (
 
 // The OCF exit codes that the tests expect.
 const (
-	ok            = 0
-	failed        = 1
-	unimplemented = 3
-	noPermission  = 4
-	notInstalled  = 5
-	badConfig     = 6
-	notRunning    = 7
-	runningMaster = 8
-	degraded      = 190
+	ok             = 0
+	failed         = 1
+	unimplemented  = 3
+	noPermission   = 4
+	notInstalled   = 5
+	badConfig      = 6
+	notRunning     = 7
+	runningMaster  = 8
+	failedPromoted = 9
+	degraded       = 190
 )
 
 // agentBinary is built once for all tests.
@@ -215,11 +216,13 @@ func (s *site) masters() (titles []string) {
 func (s *site) poll(limit time.Duration, what string, holds func() bool) {
 	s.Helper()
 	deadline := time.Now().Add(limit)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
 	for !holds() {
 		if time.Now().After(deadline) {
 			s.Fatalf("waited %v for %s", limit, what)
 		}
-		time.Sleep(10 * time.Millisecond)
+		<-tick.C
 	}
 }
 

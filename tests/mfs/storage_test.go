@@ -3,7 +3,10 @@
 package mfs
 
 import (
+	"context"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -201,6 +204,43 @@ func TestOrphansOfAKilledMasterAreEndedAndSeen(t *testing.T) {
 	require.Empty(t, s.missing(mnt, acked))
 	s.expect(ok, "stop")
 	require.Empty(t, s.masters())
+}
+
+// The dump of each full hour is written by a child that outlives a killed master, with the directory
+// as its working directory and its title as in a real one.
+func TestAnOrphanedMetadataSaverIsEndedAndAShellInTheDirectoryIsNot(t *testing.T) {
+	t.Parallel()
+	s := newSite(t).born()
+	mnt := s.mount()
+	acked := s.create(mnt, "f", 20)
+	s.kill()
+	s.poll(waitSync, "the data writer to end", func() bool { return len(s.masterPIDs()) == 0 })
+	in := func(title string) *exec.Cmd {
+		cmd := s.command(context.Background(), "sh", "-c", "cd "+s.data+" && exec -a '"+title+"' sleep 600")
+		cmd.Args[len(cmd.Args)-3] = "bash"
+		require.NoError(t, cmd.Start())
+		t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+		s.poll(waitSync, title, func() bool {
+			cwd, _ := os.Readlink(fmt.Sprintf("/proc/%d/cwd", cmd.Process.Pid))
+			line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", cmd.Process.Pid))
+			return cwd == s.data && strings.HasPrefix(string(line), title)
+		})
+		return cmd
+	}
+	shell, saver := in("a shell of an administrator"), in("mfsmaster (metadata saver)")
+	gone := make(chan error, 1)
+	go func() { gone <- saver.Wait() }()
+	require.Contains(t, s.monitor(failed).reason(), "metadata saver")
+	r := s.expect(ok, "start")
+	require.Contains(t, r.stderr, "they are ended")
+	select {
+	case <-gone:
+	case <-time.After(waitSync):
+		t.Fatal("the orphan was not ended")
+	}
+	require.Empty(t, s.missing(mnt, acked))
+	require.Contains(t, s.expect(ok, "stop").stderr, "which is not the master's")
+	require.NoError(t, syscall.Kill(shell.Process.Pid, 0), "a shell is nobody's to end")
 }
 
 func TestAForgottenMountIsRefused(t *testing.T) {
