@@ -184,9 +184,13 @@ func (m *Machine) PowerOn(ctx context.Context) error {
 	return m.WaitSSH(ctx)
 }
 
-// WaitSSH waits until the machine answers, at most three minutes.
+// bootTimeout bounds a boot: half a minute alone on a host, minutes on one that
+// is overloaded.
+const bootTimeout = 6 * time.Minute
+
+// WaitSSH waits until the machine answers, for as long as a boot may take.
 func (m *Machine) WaitSSH(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
 	defer cancel()
 	_, err := m.connect(ctx)
 	return err

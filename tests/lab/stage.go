@@ -242,7 +242,7 @@ func (h *host) bootAll(ctx context.Context, specs []Spec) (*Lab, error) {
 // waitBooted waits until systemd has finished: a stage must not be frozen with
 // half of a boot still to come.
 func (m *Machine) waitBooted(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
 	defer cancel()
 	out, err := m.Run(ctx, "systemctl is-system-running --wait")
 	state := strings.TrimSpace(out)

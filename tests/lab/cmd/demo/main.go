@@ -32,6 +32,7 @@ type act struct {
 func acts() []act {
 	return []act{
 		vipAct(),
+		nfsAct(),
 	}
 }
 

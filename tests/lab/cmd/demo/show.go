@@ -10,7 +10,7 @@ import (
 
 const (
 	// patience is what an emulated cluster may take for one change.
-	patience = 2 * time.Minute
+	patience = 4 * time.Minute
 	// stripStep is what one character of a drawing stands for.
 	stripStep = 200 * time.Millisecond
 	// leadIn is how many lines of a client's log before an event are looked at.
