@@ -61,7 +61,7 @@ func TestTheWholeDeclarationIsWrittenAsTheGoldenDocument(t *testing.T) {
 	require.NoError(t, err)
 	golden := filepath.Join("testdata", "sample.xml")
 	if os.Getenv("UPDATE_GOLDEN") != "" {
-		require.NoError(t, os.WriteFile(golden, got, 0o600))
+		require.NoError(t, os.WriteFile(golden, got, 0o644))
 	}
 	want, err := os.ReadFile(golden)
 	require.NoError(t, err)

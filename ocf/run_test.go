@@ -470,7 +470,7 @@ func TestTheUsageTextComesFromTheDeclaration(t *testing.T) {
 	got := runOn((&widget{}).program(), nil, "--help")
 	golden := filepath.Join("testdata", "usage.txt")
 	if os.Getenv("UPDATE_GOLDEN") != "" {
-		require.NoError(t, os.WriteFile(golden, []byte(got.stdout), 0o600))
+		require.NoError(t, os.WriteFile(golden, []byte(got.stdout), 0o644))
 	}
 	want, err := os.ReadFile(golden)
 	require.NoError(t, err)
