@@ -377,3 +377,19 @@ func TestATickleDirThatIsMissingOrHostileFailsNothing(t *testing.T) {
 		})
 	}
 }
+
+func TestTickleDirIsMadeOnStorageOfItsOwnOnly(t *testing.T) {
+	isRoot(t)
+	t.Parallel()
+	dir := t.TempDir()
+	require.NoError(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"))
+	t.Cleanup(func() { require.NoError(t, unix.Unmount(dir, 0)) })
+	require.NoError(t, makeTickleDir(filepath.Join(dir, "tickle")))
+	require.DirExists(t, filepath.Join(dir, "tickle"))
+	require.NoError(t, makeTickleDir(filepath.Join(dir, "tickle")), "there already")
+	require.ErrorIs(t, makeTickleDir(filepath.Join(dir, "no", "parent")), os.ErrNotExist)
+
+	err := makeTickleDir("/baton-vip-test-tickle") // on the root file system
+	require.ErrorContains(t, err, "is that mounted?")
+	require.NoDirExists(t, "/baton-vip-test-tickle")
+}

@@ -44,12 +44,13 @@ func (a agent) monitor(_ context.Context, c *ocf.Call) (ocf.State, error) {
 		return ocf.Stopped, e
 	}
 	c.Note("%s", e.where())
-	if !c.Env.Probe {
-		if cfg.refresh > 0 {
-			if err := announceNow(e, cfg.refresh); err != nil {
-				c.Log.Warn("the address was not announced again: " + err.Error())
-			}
+	if !c.Env.Probe && cfg.refresh > 0 {
+		if err := announceNow(e, cfg.refresh); err != nil {
+			c.Log.Warn("the address was not announced again: " + err.Error())
 		}
+	}
+	// heartbeat knows no recurring monitor; there, status keeps the record.
+	if !c.Env.Probe || c.Env.Caller == ocf.Heartbeat {
 		a.record(cfg, c)
 	}
 	return ocf.Running, nil

@@ -112,6 +112,10 @@ func save(cfg config, c *ocf.Call, sockets []sockdiag.Socket) {
 	}
 	done := make(chan error, 1)
 	go func() {
+		if err := makeTickleDir(cfg.tickleDir); err != nil {
+			done <- err
+			return
+		}
 		changed, err := atomicfile.WriteIfChanged(recordFile(cfg), render(connections), 0o600)
 		if changed && err == nil {
 			c.Log.Debug(fmt.Sprintf("recorded %d connections", len(connections)))
@@ -128,6 +132,29 @@ func save(cfg config, c *ocf.Call, sockets []sockdiag.Socket) {
 	case <-timer.C:
 		c.Log.Warn("the connections are not recorded yet: " + cfg.tickleDir + " has not answered for 3 s")
 	}
+}
+
+// makeTickleDir makes the directory, without its parents, where it is missing
+// from storage of its own. On the root file system it is left missing: there, the
+// storage that it belongs to is not mounted.
+func makeTickleDir(dir string) error {
+	if _, err := os.Stat(dir); !errors.Is(err, errNotExist) {
+		return err
+	}
+	var root, parent unix.Stat_t
+	if err := unix.Stat("/", &root); err != nil {
+		return &os.PathError{Op: "stat", Path: "/", Err: err}
+	}
+	if err := unix.Stat(filepath.Dir(dir), &parent); err != nil {
+		return &os.PathError{Op: "stat", Path: filepath.Dir(dir), Err: err}
+	}
+	if parent.Dev == root.Dev {
+		return fmt.Errorf("%s is missing, expected a directory on storage that moves with the address; is that mounted?", dir)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return atomicfile.SyncDir(filepath.Dir(dir))
 }
 
 func recordFile(cfg config) string { return filepath.Join(cfg.tickleDir, cfg.ip.String()) }
