@@ -92,11 +92,11 @@ func (a *agent) opened(ctx context.Context, name string, ready func(files []stri
 			daemon, _ = h.find(h.ours, name)
 		}
 		files, err := a.kernel.OpenFiles(daemon.PID)
-		if err != nil {
-			daemon = process.Process{} // the parent, which has made room for the child
-			return false, nil
+		if err == nil {
+			return ready(files), nil
 		}
-		return ready(files), nil
+		daemon = process.Process{} // it was the parent, which has made room for the child
+		return false, nil
 	})
 }
 

@@ -27,7 +27,7 @@ func newMachine(t testing.TB) *machine {
 		"28 1 254:1 / / rw,relatime - ext4 /dev/vda1 rw",
 		"40 28 147:0 / " + m.root + "/data rw - ext4 /dev/drbd0 rw",
 		"41 28 147:0 / /data rw - ext4 /dev/drbd0 rw",
-		"42 28 0:25 / /run rw - tmpfs tmpfs rw", "",
+		"42 28 0:25 / /run rw - tmpfs run rw", "",
 	}, "\n"))
 	m.write("proc/sys/kernel/random/boot_id", "b0\n")
 	m.write("proc/uptime", "1000.50 900.00\n")

@@ -41,10 +41,11 @@ func (a *agent) watch(ctx context.Context, w settings, f facts) (ocf.State, erro
 		return ocf.Stopped, unreadable(fmt.Errorf("%s is not mounted, but there is %s", a.kernel.Mountpoint(), left))
 	}
 	a.expect(&w, f)
-	switch v := judge(f, w, left); {
-	case v.state == ocf.Stopped:
+	v := judge(f, w, left)
+	if v.state == ocf.Stopped {
 		return ocf.Stopped, &ocf.Error{Object: "NFS server", Found: v.fault, Do: v.do}
-	case v.state == ocf.DegradedRunning:
+	}
+	if v.state == ocf.DegradedRunning {
 		a.Note("%s; %s", v.fault, v.do)
 		a.Log.Warn(v.fault)
 		return ocf.DegradedRunning, nil
