@@ -353,12 +353,14 @@ func TestValidateTellsWhatTheBootWouldStart(t *testing.T) {
 	require.NoError(t, os.Symlink("/lib/systemd/system/nfs-server.service", filepath.Join(wants, "nfs-server.service")))
 	m.write("etc/nfs.conf", "[nfsdcld]\nstoragedir=/var/lib/nfs/nfsdcld\n[nfsd]\nrdma=y\n")
 	require.NoError(t, os.MkdirAll(filepath.Join(m.root, "data/share"), 0o755))
+	m.write("proc/filesystems", "nodev\tproc\n\text4\n")
 	got := m.run("validate-all", "OCF_RESKEY_exports=/data/share *(rw,async)")
 	require.Equal(t, 0, got.code, got.output)
 	log := m.read("log")
 	for _, words := range []string{
 		"systemctl disable --now nfs-server.service", "nfs.conf [nfsdcld] storagedir: is overridden",
 		"nfs.conf [nfsd] rdma: is passed over", "export of /data/share: has the option async",
+		"kernel module nfsd: is not loaded",
 	} {
 		require.Contains(t, log, words)
 	}

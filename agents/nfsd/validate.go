@@ -71,6 +71,7 @@ func (s system) validate(ctx context.Context, c *ocf.Call) []ocf.Problem {
 	add(a.stateDevice(w), true)
 	found = append(found, a.unitProblems(ctx)...)
 	found = append(found, a.confProblems()...)
+	found = append(found, a.moduleProblem()...)
 	return append(found, exportProblems(w)...)
 }
 
@@ -95,6 +96,19 @@ func (a *agent) unitProblems(ctx context.Context) []ocf.Problem {
 		}
 	}
 	return found
+}
+
+// moduleProblem warns of a kernel module that the first start would have to load while clients
+// wait. /proc/filesystems lists the types that the kernel has at this moment: "nodev	nfsd".
+func (a *agent) moduleProblem() []ocf.Problem {
+	text, err := os.ReadFile(a.path("proc/filesystems"))
+	if err != nil || strings.Contains(string(text), "\tnfsd\n") {
+		return nil
+	}
+	return []ocf.Problem{{
+		Param: "kernel module nfsd", Warning: true, Found: "is not loaded, so the first start on this node takes longer",
+		Do: "echo nfsd >/etc/modules-load.d/nfsd.conf; modprobe nfsd",
+	}}
 }
 
 // confProblems tells what nfs.conf says to the tools that contradicts what the agent does.

@@ -24,10 +24,11 @@ const (
 var nfsStage = &lab.Stage{
 	Name: "nfs",
 	Base: drbdStage,
-	Key:  "1",
+	Key:  "2",
 	Build: func(ctx context.Context, l *lab.Lab) error {
 		for _, m := range l.Nodes() {
-			if _, err := m.Run(ctx, "drbdadm up r0"); err != nil {
+			// The module is loaded at boot, as the example's README has it.
+			if _, err := m.Run(ctx, "echo nfsd >/etc/modules-load.d/nfsd.conf; modprobe nfsd; drbdadm up r0"); err != nil {
 				return err
 			}
 		}
