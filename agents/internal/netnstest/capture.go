@@ -14,7 +14,7 @@ import (
 
 // Frame is one captured packet.
 type Frame struct {
-	// At is when it was seen.
+	// At is when the kernel saw it, however late the test came to read it.
 	At time.Time
 	// Source is the hardware address of the sender.
 	Source net.HardwareAddr
@@ -48,6 +48,9 @@ func (n *NS) Capture(t testing.TB, name string) *Capture {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
+			t.Fatal(err)
+		}
 		c.file = os.NewFile(uintptr(fd), "capture "+name)
 	})
 	go c.read()
@@ -61,15 +64,15 @@ func (c *Capture) read() {
 	if err != nil {
 		return
 	}
-	buf := make([]byte, 65536)
+	buf, control := make([]byte, 65536), make([]byte, 128)
 	for {
 		var (
-			n    int
-			from unix.Sockaddr
-			rerr error
+			n, oob int
+			from   unix.Sockaddr
+			rerr   error
 		)
 		err := raw.Read(func(fd uintptr) bool {
-			n, from, rerr = unix.Recvfrom(int(fd), buf, 0)
+			n, oob, _, from, rerr = unix.Recvmsg(int(fd), buf, control, 0)
 			return !errors.Is(rerr, unix.EAGAIN)
 		})
 		if err != nil {
@@ -80,7 +83,7 @@ func (c *Capture) read() {
 			continue
 		}
 		f := Frame{
-			At:        time.Now(),
+			At:        stamp(control[:oob]),
 			Source:    append(net.HardwareAddr(nil), ll.Addr[:ll.Halen]...),
 			Ethertype: binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, ll.Protocol)),
 			Payload:   append([]byte(nil), buf[:n]...),
@@ -89,6 +92,19 @@ func (c *Capture) read() {
 		c.frames = append(c.frames, f)
 		c.mu.Unlock()
 	}
+}
+
+// stamp reads SCM_TIMESTAMPNS, a struct timespec of two 64-bit numbers (socket(7)).
+func stamp(control []byte) time.Time {
+	msgs, err := unix.ParseSocketControlMessage(control)
+	if err == nil {
+		for _, m := range msgs {
+			if m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SCM_TIMESTAMPNS && len(m.Data) >= 16 {
+				return time.Unix(int64(binary.NativeEndian.Uint64(m.Data)), int64(binary.NativeEndian.Uint64(m.Data[8:])))
+			}
+		}
+	}
+	return time.Now()
 }
 
 func (c *Capture) stop() {
