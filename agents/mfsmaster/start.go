@@ -174,6 +174,7 @@ func (a *agent) confirm(ctx context.Context, p plan, known history) (sighting, e
 		wrong = a.fail(ocf.Failed, fmt.Sprintf("the master serves file system %016x", s.module.MetaID), known.describe(), "it was stopped again; check DATA_PATH")
 	default:
 		a.call.Log.Info(fmt.Sprintf("MooseFS %v serves version %d of file system %016x from %s", s.info.Version, s.info.MetaVersion, s.module.MetaID, a.dataDir))
+		a.keepReserve()
 		a.call.Log.Info(fmt.Sprintf("time: inspected in %v, restored in %v, loaded in %v", a.spent.inspecting, a.spent.restoring, a.spent.loading))
 		return s, nil
 	}

@@ -30,6 +30,7 @@ func stop(ctx context.Context, a *agent) error {
 
 // stopMaster ends the master and puts what it wrote on the disk.
 func (a *agent) stopMaster(ctx context.Context) error {
+	a.releaseReserve()
 	if err := a.shutDown(ctx); err != nil {
 		return err
 	}

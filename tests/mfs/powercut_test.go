@@ -170,8 +170,42 @@ func TestAFullDiskIsSeenBeforeItCostsAnything(t *testing.T) {
 	r := s.monitor(degraded)
 	require.Contains(t, r.stderr, "Make room")
 	s.expect(ok, "stop")
-	require.Contains(t, s.expect(failed, "start").reason(), "MiB for the next dump")
+	require.Contains(t, s.expect(failed, "start").reason(), "are free")
 	require.NoError(t, os.Remove(ballast))
+	s.expect(ok, "start")
+	require.Empty(t, s.missing(mnt, acked))
+}
+
+// MooseFS acknowledges what it cannot write to a full disk, and could not even end there. With the
+// room that was set aside, stop saves everything.
+func TestStopSavesEverythingOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.onDevice()
+	s.born()
+	mnt := s.mount()
+	acked := s.create(mnt, "before", 50)
+	require.FileExists(t, filepath.Join(s.data, ".baton-reserve"))
+	f, err := os.Create(filepath.Join(s.env["mountpoint"], "ballast"))
+	require.NoError(t, err)
+	defer f.Close()
+	// All that other users than root can have.
+	var st unix.Statfs_t
+	for at := int64(0); ; {
+		require.NoError(t, unix.Statfs(s.data, &st))
+		if st.Bavail == 0 {
+			break
+		}
+		size := int64(st.Bavail) * st.Bsize
+		require.NoError(t, unix.Fallocate(int(f.Fd()), 0, at, size))
+		at += size
+	}
+	acked = append(acked, s.create(mnt, "full", 200)...)
+	require.Contains(t, s.monitor(degraded).reason(), "disk is full")
+	r := s.expect(ok, "stop")
+	require.Contains(t, r.stderr, "is given back")
+	require.NotContains(t, r.stderr, "was killed")
+	require.NoError(t, f.Truncate(0))
 	s.expect(ok, "start")
 	require.Empty(t, s.missing(mnt, acked))
 }
