@@ -42,6 +42,12 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
 			root := filepath.Join(env.WorkDir, "root")
+			if err := os.MkdirAll(filepath.Join(root, "etc"), 0o755); err != nil {
+				return err
+			}
+			if err := os.WriteFile(filepath.Join(root, "etc/drbd.conf"), nil, 0o600); err != nil {
+				return err
+			}
 			boot := filepath.Join(root, "proc/sys/kernel/random")
 			if err := os.MkdirAll(boot, 0o755); err != nil {
 				return err

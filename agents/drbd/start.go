@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"time"
 
 	"baton/agents/internal/drbdstate"
@@ -91,6 +94,10 @@ func (a *agent) configure(ctx context.Context, what plan, r drbdstate.Resource) 
 	if what == adjust {
 		verb = "adjust"
 		a.Log.Info(fmt.Sprintf("%s: only partly up, adjusting: %v", a.name, r))
+	}
+	conf := a.Params.String(parConf)
+	if _, err := os.Stat(filepath.Join(a.sys.root, conf)); errors.Is(err, fs.ErrNotExist) {
+		return a.fail(ocf.NotInstalled, conf+" does not exist", "DRBD's configuration", "install it on this node or correct "+parConf)
 	}
 	a.Waiting("drbdadm %s %s", verb, a.name)
 	if err := a.drbdadm(ctx, verb, a.name); err != nil {
