@@ -89,6 +89,10 @@ func newEnviron(list []string) environ {
 const (
 	resKey  = "OCF_RESKEY_"
 	metaKey = "CRM_meta_"
+	// traceKey is what `crm resource trace` sets on every kind of agent; shell agents write a trace
+	// into the file traceFileKey then, these log their details.
+	traceKey     = "trace_ra"
+	traceFileKey = "trace_file"
 )
 
 func (e environ) meta(name string) string { return e[resKey+metaKey+name] }
@@ -128,7 +132,7 @@ func (e environ) parse(action string, caller Caller) Env {
 			facility: e["HA_LOGFACILITY"],
 			file:     e["HA_LOGFILE"],
 			date:     e["HA_DATEFMT"],
-			debug:    e["HA_debug"] != "" && e["HA_debug"] != "0",
+			debug:    e["HA_debug"] != "" && e["HA_debug"] != "0" || truth(e[resKey+traceKey]),
 		},
 	}
 	if env.log.facility == "" {

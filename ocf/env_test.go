@@ -102,6 +102,11 @@ func TestTheEnvironmentOfPacemakerIsUnderstood(t *testing.T) {
 			base(func(e *Env) { e.Action = "stop" }),
 		},
 		{
+			"crm resource trace asks for details", "stop",
+			[]string{"OCF_RESKEY_trace_ra=1"},
+			base(func(e *Env) { e.Action, e.log.debug = "stop", true }),
+		},
+		{
 			"HA_debug=0 is off", "stop",
 			[]string{"HA_debug=0"},
 			base(func(e *Env) { e.Action = "stop" }),

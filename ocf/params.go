@@ -211,11 +211,12 @@ func quote(value string) string {
 	return b.String()
 }
 
-// unknown are the names that the caller gave and the declaration does not have.
+// unknown are the names that the caller gave and the declaration does not have, but for those that
+// Pacemaker's tools give to every agent.
 func unknown(spec metadata.Agent, values map[string]string) []string {
 	var names []string
 	for name := range values {
-		if _, ok := spec.Parameter(name); !ok {
+		if _, ok := spec.Parameter(name); !ok && name != traceKey && name != traceFileKey {
 			names = append(names, name)
 		}
 	}

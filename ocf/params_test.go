@@ -147,7 +147,7 @@ func TestQuotedValuesStayShortHoweverTheyAreEscaped(t *testing.T) {
 }
 
 func TestUnknownNamesAreListedInOrder(t *testing.T) {
-	require.Equal(t, []string{"Wait", "zzz"}, unknown(everyType(), map[string]string{"zzz": "", "wait": "1", "delay": "1", "Wait": "1"}))
+	require.Equal(t, []string{"Wait", "zzz"}, unknown(everyType(), map[string]string{"zzz": "", "wait": "1", "delay": "1", "Wait": "1", "trace_ra": "1", "trace_file": "/x"}))
 }
 
 func FuzzParametersNeverBreakTheAgentOrForgeALine(f *testing.F) {

@@ -11,13 +11,16 @@ import (
 func (s *sandbox) network() {
 	s.sh(`
 		ip link add eth0 type veth peer name peer0
-		ip link set peer0 addrgenmode none up
+		echo 1 >/proc/sys/net/ipv6/conf/peer0/disable_ipv6
+		ip link set peer0 up
 		ip link set eth0 addrgenmode none up
 		ip addr add 192.0.2.1/24 dev eth0
-		for i in $(seq 100); do
-			[ "$(cat /sys/class/net/eth0/carrier)" = 1 ] && break
+		# What the kernel adds by itself when the carrier comes must not come later.
+		for i in $(seq 200); do
+			[ "$(cat /sys/class/net/eth0/carrier)" = 1 ] && ip -6 route show table all | grep -q 'ff00::/8 dev eth0' && exit 0
 			sleep 0.05
-		done`)
+		done
+		exit 1`)
 }
 
 func find(t *testing.T, name string) *agent {
