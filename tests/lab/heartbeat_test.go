@@ -53,9 +53,10 @@ func hbExample(example, name string) string {
 
 // newHeartbeatStage is both nodes configured as the README.md of an example of crm-examples says,
 // the device connected and with a file system on it, heartbeat enabled for the next boot but not yet
-// started; c1 is the router as well. prepare is what is done once on the mounted file system.
-func newHeartbeatStage(example, mountPoint, prepare string, client func(ctx context.Context, c1 *lab.Machine) error) *lab.Stage {
-	key := "4\n" + prepare
+// started; c1 is the router as well. host is what each node needs besides, prepare what is done once on
+// the mounted file system.
+func newHeartbeatStage(example, mountPoint, host, prepare string, client func(ctx context.Context, c1 *lab.Machine) error) *lab.Stage {
+	key := "4\n" + host + "\n" + prepare
 	for _, f := range hbFiles {
 		key += hbExample(example, f.name)
 	}
@@ -78,7 +79,7 @@ func newHeartbeatStage(example, mountPoint, prepare string, client func(ctx cont
 				}
 				// A node of heartbeat's has no tool of Pacemaker, and none may be missed.
 				if _, err := m.Run(ctx, "mkdir -p /root/none && cd /usr/sbin && mv crm_* crmadmin cibadmin attrd_updater /root/none && cd / && "+
-					"mkdir -p %s && systemctl daemon-reload && systemctl -q enable drbd heartbeat baton-status.timer && drbdadm create-md --force r0 && drbdadm up r0", mountPoint); err != nil {
+					"mkdir -p %s && %s && systemctl daemon-reload && systemctl -q enable drbd heartbeat baton-status.timer && drbdadm create-md --force r0 && drbdadm up r0", mountPoint, host); err != nil {
 					return err
 				}
 			}
@@ -95,11 +96,11 @@ func newHeartbeatStage(example, mountPoint, prepare string, client func(ctx cont
 }
 
 var (
-	heartbeatNFS = newHeartbeatStage("heartbeat-nfs", "/srv/nfs", "mkdir /srv/nfs/export /srv/nfs/tickle", func(ctx context.Context, c1 *lab.Machine) error {
+	heartbeatNFS = newHeartbeatStage("heartbeat-nfs", "/srv/nfs", "echo nfsd >/etc/modules-load.d/nfsd.conf && modprobe nfsd", "mkdir /srv/nfs/export /srv/nfs/tickle", func(ctx context.Context, c1 *lab.Machine) error {
 		_, err := c1.Run(ctx, "mkdir -p %s", hbMount)
 		return err
 	})
-	heartbeatMFS = newHeartbeatStage("heartbeat-mfs", "/srv/mfs", "mkdir /srv/mfs/tickle && install -d -o mfs -g mfs /srv/mfs/meta", func(ctx context.Context, c1 *lab.Machine) error {
+	heartbeatMFS = newHeartbeatStage("heartbeat-mfs", "/srv/mfs", "true", "mkdir /srv/mfs/tickle && install -d -o mfs -g mfs /srv/mfs/meta", func(ctx context.Context, c1 *lab.Machine) error {
 		_, err := c1.Run(ctx, `mkdir -p /mnt/mfs /srv/chunks && mkfs.ext4 -q /dev/vdb && mount /dev/vdb /srv/chunks && chown mfs:mfs /srv/chunks &&
 			printf 'MASTER_HOST = 192.0.2.50\nMASTER_RECONNECTION_DELAY = 1\nHDD_LEAVE_SPACE_DEFAULT = 64MiB\n' >/etc/mfs/mfschunkserver.cfg && echo /srv/chunks >/etc/mfs/mfshdd.cfg`)
 		return err
