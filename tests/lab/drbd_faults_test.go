@@ -13,8 +13,8 @@ import (
 	"baton/tests/lab"
 )
 
-// slowResync is drbdPlain with a resync of 2 MB/s, so that there is time to look at one.
-var slowResync = strings.Replace(drbdPlain, "on-io-error detach;", "on-io-error detach; c-plan-ahead 0; resync-rate 2M;", 1)
+// slowResync is drbdPlain with a resync of 500 KB/s, so that there is time to pause it.
+var slowResync = strings.Replace(drbdPlain, "on-io-error detach;", "on-io-error detach; c-plan-ahead 0; resync-rate 500K;", 1)
 
 // agentCall runs an agent by hand in a cluster's environment and returns its exit code and words.
 func agentCall(ctx context.Context, m *lab.Machine, provider, action string) (code, said string) {
@@ -79,7 +79,7 @@ func TestCoreDRBDDeviceHeldOpenAtDemoteIsNamed(t *testing.T) {
 func TestCoreDRBDReturningNodeIsNoCandidateDuringResync(t *testing.T) {
 	d := startDRBD(t, drbdOptions{})
 	require.NoError(t, d.N2.PowerOff(t.Context()))
-	d.N1.Sh(t, "dd if=/dev/urandom of=/mnt/data/bulk bs=1M count=150 conv=fsync 2>/dev/null")
+	d.N1.Sh(t, "dd if=/dev/urandom of=/mnt/data/bulk bs=1M count=60 conv=fsync 2>/dev/null")
 	d.acknowledged(t, 10)
 	lab.Eventually(t, 2*aMinute, "n1 to keep its score", func(ctx context.Context) (bool, string) {
 		out, err := d.N1.Run(ctx, "crm_attribute --promotion=%s -N n1 -G -q", drbdClone)
@@ -92,6 +92,8 @@ func TestCoreDRBDReturningNodeIsNoCandidateDuringResync(t *testing.T) {
 	d.N2.Sh(t, "systemctl start corosync pacemaker")
 	d.serve(t, d.N2)
 	require.NoError(t, waitDRBD(t.Context(), d.N2, "cs:SyncTarget"))
+	d.N2.Sh(t, "drbdadm pause-sync r0")
+	require.NoError(t, waitDRBD(t.Context(), d.N2, "cs:PausedSyncT"))
 	require.Equal(t, "", d.score(t.Context(), d.N2), "a score during the resync")
 	code, said := agentCall(t.Context(), d.N2, "baton", "promote")
 	require.Equal(t, "1", code)
@@ -109,6 +111,8 @@ func TestCoreDRBDReturningNodeIsNoCandidateDuringResync(t *testing.T) {
 
 	require.NoError(t, d.Unstandby(t.Context(), d.N1))
 	d.MustActive(t, "vip", "", d.N1, 3*aMinute)
+	require.NoError(t, useR0(t.Context(), d.N2, drbdFast))
+	d.N2.Sh(t, "drbdadm adjust r0; drbdadm resume-sync r0")
 	d.settled(t)
 	d.mustScore(t, d.N2, "10000")
 	d.acknowledged(t, 10)
