@@ -323,6 +323,7 @@ func TestCoreHeartbeatHandsNFSOverAtStandbyAndAtPowerLoss(t *testing.T) {
 	began := time.Now()
 	h.standby(h.N1)
 	h.stall("hb_standby", began)
+	t.Logf("the kernel of n2: %s", h.N2.Sh(t, "dmesg | grep 'NFSD: ' || true"))
 	h.rest(h.N1, h.N2)
 	h.quiet()
 
