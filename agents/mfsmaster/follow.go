@@ -215,11 +215,20 @@ func (a *agent) scoreAtStart(ctx context.Context, known history, masterElsewhere
 		a.setScore(ctx, 0, true)
 	case err == nil && live > 0:
 		a.setScore(ctx, followerScore(version, live), true)
+	case !masterElsewhere && !useLogger && a.ownsAll(own, known):
+		a.setScore(ctx, scoreOwner, true)
 	case masterElsewhere:
 		a.setScore(ctx, scoreLast, true)
 	default:
 		a.setScore(ctx, coldScore(version, known), true)
 	}
+}
+
+// ownsAll says that the node's own copy is that of the present epoch's master, whole: nobody else can
+// have more. After a reboot that is certain only if every change was synced.
+func (a *agent) ownsAll(own copyOf, known history) bool {
+	return known.MetaID != 0 && known.place(own) == current &&
+		(a.call.Params.String("durability") == durabilitySync || a.kept("seen") != "")
 }
 
 // mayInitialize says that a promotion would make the file system: nobody in the cluster has one.

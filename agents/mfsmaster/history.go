@@ -144,6 +144,9 @@ func (h history) words(c copyOf) string {
 const (
 	// scoreServing is that of the running master: it stays where it is.
 	scoreServing = 960000
+	// scoreOwner is that of the node whose master has just ended, with all that it acknowledged: it
+	// is restarted there rather than replaced by a follower that may miss the last second.
+	scoreOwner = 950000
 	// scoreFollower is that of a node whose metalogger follows the running master closely.
 	scoreFollower = 900000
 	scoreStep     = 10000

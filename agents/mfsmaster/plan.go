@@ -271,7 +271,7 @@ func decide(m material, ap approach, s mfsmeta.Scan) (plan, *refusal) {
 		p.version, ap.merge = s.Own, false
 	}
 	if p.version < m.known.Version {
-		r := refuseOlder(m, p)
+		r := refuseOlder(p, m.known)
 		if !m.accept {
 			return p, r
 		}
@@ -325,11 +325,11 @@ func refuseUnproven(m material, ap approach, s mfsmeta.Scan) *refusal {
 	}
 }
 
-func refuseOlder(m material, p plan) *refusal {
+func refuseOlder(p plan, known history) *refusal {
 	return &refusal{
 		row:      rowOlder,
-		found:    fmt.Sprintf("only version %d can be recovered, %d changes less than the %d known", p.version, m.known.Version-p.version, m.known.Version),
-		expected: m.known.describe(),
+		found:    fmt.Sprintf("only version %d can be recovered, %d changes less than the %d known", p.version, known.Version-p.version, known.Version),
+		expected: known.describe(),
 		do:       "look for the newer copy (other node, metaloggers); to lose the difference for good set older_metadata=accept",
 	}
 }

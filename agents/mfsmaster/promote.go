@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"baton/agents/internal/mfsmeta"
 	"baton/ocf"
@@ -42,14 +43,16 @@ func promote(ctx context.Context, a *agent) error {
 	if err := a.stopFollower(ctx); err != nil {
 		return err
 	}
-	known, err = a.takeNewest(ctx, known)
+	next, epoch, err := a.takeNewest(ctx, known)
 	if err != nil {
 		return err
 	}
-	s, err := a.bringUp(ctx, known)
+	s, err := a.bringUp(ctx, next)
 	if err != nil {
+		a.takeBack(ctx, known, next, epoch)
 		return err
 	}
+	known = next
 	a.setScore(ctx, scoreServing, true)
 	// The version of the fork, not the one that is served a moment later: a copy that stopped at the
 	// fork remains good enough until a follower has more.
@@ -57,40 +60,76 @@ func promote(ctx context.Context, a *agent) error {
 }
 
 // takeNewest brings the newest copy that belongs to the cluster's history into the master's
-// directory and begins a new epoch with it. The returned history is the new one.
-func (a *agent) takeNewest(ctx context.Context, known history) (history, error) {
+// directory and begins a new epoch with it. It returns the new history, and the epoch that the copy
+// is of.
+func (a *agent) takeNewest(ctx context.Context, known history) (next history, epoch uint64, err error) {
 	own, logger := a.copies()
 	useLogger, ok, why := known.best(own, logger)
 	if !ok && a.mayInitialize(own, logger, known) {
-		return known, nil // bringUp makes it
+		return known, 0, nil // bringUp makes it
 	}
 	if !ok {
-		return known, a.fail(ocf.Failed, "no copy that may be promoted: "+why, "metadata of the cluster's present history",
+		return known, 0, a.fail(ocf.Failed, "no copy that may be promoted: "+why, "metadata of the cluster's present history",
 			"let a node with newer metadata be promoted; for the steps by hand see docs/mfs.md, promoting by hand")
 	}
 	if useLogger {
 		if err := a.adopt(logger); err != nil {
-			return known, err
+			return known, 0, err
+		}
+		if err := writeEpoch(a.dataDir, logger.epoch); err != nil {
+			return known, 0, a.unreadable(err)
 		}
 		own = surveyCopy(a.dataDir)
 	}
-	next := known
+	// A new epoch shuts out every copy that goes beyond its fork: it must not begin with one that is
+	// known to be too old.
+	if own.version < known.Version && a.call.Params.String("older_metadata") != olderAccept {
+		return known, 0, refuseOlder(plan{version: own.version}, known).error(a.dataDir)
+	}
+	next = known
 	next.Epoch++
 	next.Fork = own.version
 	if next.MetaID == 0 {
 		next.MetaID = own.metaID
 	}
-	// A follower may be some changes behind the last version that was recorded; what it has is then
-	// the history that goes on. Whether that may be is decided by bringUp against known.
 	if err := writeEpoch(a.dataDir, next.Epoch); err != nil {
-		return known, a.unreadable(err)
+		return known, 0, a.unreadable(err)
 	}
 	if next.MetaID != 0 {
 		if err := a.record(ctx, next); err != nil {
-			return known, err
+			return known, 0, errors.Join(err, writeEpoch(a.dataDir, own.epoch))
 		}
 	}
-	return next, nil
+	return next, own.epoch, nil
+}
+
+// takeBack ends an epoch whose master did not come up: else it would shut out the copy of the node
+// that may be promoted instead. If the master cannot be ended for sure, or has made changes of its
+// own, the epoch stands.
+func (a *agent) takeBack(ctx context.Context, known, next history, epoch uint64) {
+	if next.Epoch == known.Epoch {
+		return
+	}
+	if ctx.Err() != nil {
+		// The action's time is over; what is left of Pacemaker's is enough for this.
+		short, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		ctx = short
+	}
+	if err := a.shutDown(ctx); err != nil {
+		a.call.Log.Warn(err.Error())
+		return
+	}
+	if surveyCopy(a.dataDir).version > next.Fork {
+		return
+	}
+	if err := a.record(ctx, known); err != nil {
+		a.call.Log.Warn(err.Error())
+		return
+	}
+	if err := writeEpoch(a.dataDir, epoch); err != nil {
+		a.call.Log.Warn(err.Error())
+	}
 }
 
 // adopt replaces the master's files by a copy of the metalogger's. The old ones go to the archive;

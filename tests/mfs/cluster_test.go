@@ -182,9 +182,31 @@ func TestKill9OfTheMasterLosesNothingThatTheFollowerHad(t *testing.T) {
 	p.follows(p.b, "b")
 	p.a.kill()
 	p.a.expect(ok, "demote")
+	p.a.expect(ok, "stop")
+	p.a.expect(ok, "start")
+	require.Greater(t, p.score("a"), p.score("b"), "the node that acknowledged has all, the follower almost all")
 	p.b.expect(ok, "promote")
 	p.promoted("b", p.a)
 	require.Empty(t, p.b.missing(mnt, acked))
+	require.Less(t, p.score("a"), p.score("b"))
+}
+
+func TestAPromotionThatFailsShutsNobodyOut(t *testing.T) {
+	t.Parallel()
+	p := newPair(t).born()
+	mnt := p.a.mount()
+	p.a.create(mnt, "f", 30)
+	p.follows(p.b, "b")
+	p.b.killFollower()
+	acked := p.a.create(mnt, "g", 30)
+	p.a.kill()
+	p.a.expect(ok, "demote")
+	// Node b cannot start its master: its exports are missing.
+	exports := filepath.Join(p.b.dir, "exports.cfg")
+	require.NoError(t, os.Rename(exports, exports+".away"))
+	p.b.expect(failed, "promote")
+	p.a.expect(ok, "promote")
+	require.Empty(t, p.a.missing(mnt, acked))
 }
 
 // A master dies with changes that no follower had; the follower is promoted without them, and the
