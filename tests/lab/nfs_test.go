@@ -206,6 +206,7 @@ func (n *nfsLab) nothingLeft(t testing.TB, m *lab.Machine) {
 
 func TestCoreNFSKeepsFilesAndLocksAtAPowerLoss(t *testing.T) {
 	n := startNFS(t, nfsOptions{})
+	n.connectionKnown(t, n.N1)
 	off := time.Now()
 	require.NoError(t, n.N1.PowerOff(t.Context()))
 	_, err := n.WaitActive(t.Context(), "vip", "", n.N2, 3*aMinute)
