@@ -60,7 +60,7 @@ func on(f func(ctx context.Context, a *agent) (ocf.State, error)) func(context.C
 	return func(ctx context.Context, c *ocf.Call) (ocf.State, error) {
 		a, err := newAgent(c)
 		if err != nil {
-			return unconfigured(c, err)
+			return unconfigured(ctx, c, err)
 		}
 		return f(ctx, a)
 	}
@@ -77,8 +77,18 @@ func onPlain(f func(ctx context.Context, a *agent) error) func(context.Context, 
 // unconfigured is what an action answers whose configuration file cannot be used. Whatever this
 // agent has started carries the name of its configuration file in its command line, so that a probe
 // and a stop can tell whether anything of it is left, even now.
-func unconfigured(c *ocf.Call, why error) (ocf.State, error) {
+// A stop ends it: which processes are ours is certain, even if their directory is not known.
+func unconfigured(ctx context.Context, c *ocf.Call, why error) (ocf.State, error) {
+	stopping := c.Env.Action == "stop" || c.Env.Action == "demote"
 	running, err := startedWith(process.System{}, c.Params.String("config"), loggerConfig(c))
+	if err == nil && stopping && len(running) > 0 {
+		c.Log.Warn(fmt.Sprintf("%v; ending %s, found by its command line", why, listed(running)))
+		a := &agent{call: c}
+		if err := a.processes.End(ctx, a.termPatience(ctx), ids(running)...); err != nil {
+			return ocf.Stopped, a.notEnded(err)
+		}
+		running = nil
+	}
 	if dir := c.Params.String("data_dir"); err == nil && dir != "" {
 		pid, lockErr := mfsmeta.LockOwner(dir, mfsmeta.MasterLock)
 		if lockErr != nil && !errors.Is(lockErr, fs.ErrNotExist) || pid != 0 {
@@ -90,7 +100,7 @@ func unconfigured(c *ocf.Call, why error) (ocf.State, error) {
 	}
 	switch c.Env.Action {
 	case "stop", "demote":
-		c.Log.Warn("nothing to stop: " + why.Error())
+		c.Log.Warn("nothing is left to stop: " + why.Error())
 		return ocf.Running, nil
 	case "monitor", "status":
 		c.Note("%v", why)
@@ -156,9 +166,21 @@ func newAgent(c *ocf.Call) (*agent, error) {
 		a.archiveDir = filepath.Join(a.dataDir, "baton-archive")
 	}
 	if err := a.readMetalogger(); err != nil {
-		return nil, err
+		if a.mode == modeMetaloggers || a.mustKnowAll() {
+			return nil, err
+		}
+		c.Log.Warn("ignored: " + err.Error())
 	}
 	return a, nil
+}
+
+// mustKnowAll: what ends or watches a master goes on without what it does not need for that.
+func (a *agent) mustKnowAll() bool {
+	switch a.call.Env.Action {
+	case "stop", "demote", "monitor", "status":
+		return false
+	}
+	return true
 }
 
 // clientAddress is where a master listens, as its own node reaches it. MooseFS 3 and 4 take "*"
