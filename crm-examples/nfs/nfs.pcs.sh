@@ -32,8 +32,7 @@ pcs resource create nfsd ocf:baton:nfsd \
 	nfs_ip=192.0.2.50 \
 	op start interval=0 timeout=60s \
 	op stop interval=0 timeout=60s \
-	op monitor interval=10s timeout=20s \
-	op monitor interval=60s timeout=20s OCF_CHECK_LEVEL=10 \
+	op monitor interval=10s timeout=20s OCF_CHECK_LEVEL=10 \
 	--group service
 
 pcs resource create vip ocf:baton:vip \
