@@ -30,6 +30,7 @@ type machine struct {
 	Attached  string // what a disk is after attaching
 	Fencing   string
 	Syntax    bool // a configuration file is broken
+	Slow      int  // so many calls of drbdadm end in its own alarm, after they did half their work
 	Open      bool // the device is held open
 	// Refuse makes `drbdsetup primary` fail with this number, Times times (-1: always).
 	Refuse, Times int
@@ -237,6 +238,12 @@ func (m *machine) drbdadm(args []string) int {
 	}
 	switch args = args[2:]; args[0] {
 	case "up", "adjust":
+		if m.Slow > 0 {
+			m.Slow--
+			m.Up, m.CS, m.Peer, m.PeerDisk = true, "StandAlone", "Unknown", "DUnknown"
+			fmt.Fprintln(os.Stderr, "Command 'drbdsetup-84 connect r0 ipv4:x ipv4:y' did not terminate within 5 seconds")
+			return 20
+		}
 		if !m.Up {
 			m.Up = true
 			for i := range m.Disks {

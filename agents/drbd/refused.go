@@ -124,6 +124,13 @@ func complaint(err error) string {
 	return fmt.Sprintf("%s (exit %d)", orSay(said, "no message"), e.Code)
 }
 
+// alarmed reports whether drbdadm gave up on a child that was only slow: "Command '…' did not
+// terminate within 5 seconds" (m__system in drbd-utils).
+func alarmed(err error) bool {
+	var e *command.Error
+	return errors.As(err, &e) && strings.Contains(string(e.Stderr), "did not terminate within")
+}
+
 // noise are lines that drbdadm prints before what is wrong: about versions, and from the shell
 // in which it calls modinfo.
 func noise(line string) bool {

@@ -89,22 +89,40 @@ func (a *agent) module(ctx context.Context) error {
 
 // configure lets drbdadm bring the kernel to what the configuration files say. It only runs while
 // this node is Secondary.
+//
+// On a machine under load a child of drbdadm can outlast drbdadm's own alarm of five seconds: the
+// kernel goes on with what it was asked, while drbdadm gives up. So the kernel is looked at again,
+// and what is still missing is asked for again, until the deadline.
 func (a *agent) configure(ctx context.Context, what plan, r drbdstate.Resource) error {
-	verb := "up"
-	if what == adjust {
-		verb = "adjust"
-		a.Log.Info(fmt.Sprintf("%s: only partly up, adjusting: %v", a.name, r))
-	}
 	conf := a.Params.String(parConf)
 	if _, err := os.Stat(filepath.Join(a.sys.root, conf)); errors.Is(err, fs.ErrNotExist) {
 		return a.fail(ocf.NotInstalled, conf+" does not exist", "DRBD's configuration", "install it on this node or correct "+parConf)
 	}
-	a.Waiting("drbdadm %s %s", verb, a.name)
-	if err := a.drbdadm(ctx, verb, a.name); err != nil {
-		if ended(ctx, err) {
+	for what != nothing {
+		verb := "up"
+		if what == adjust {
+			verb = "adjust"
+			a.Log.Info(fmt.Sprintf("%s: only partly up, adjusting: %v", a.name, r))
+		}
+		a.Waiting("drbdadm %s %s", verb, a.name)
+		err := a.drbdadm(ctx, verb, a.name)
+		switch {
+		case err == nil:
+			return nil
+		case ended(ctx, err):
+			return err
+		case !alarmed(err):
+			return a.fail(ocf.Failed, "drbdadm "+verb+": "+complaint(err), "", "correct it and run: drbdadm -d adjust "+a.name)
+		}
+		a.Log.Warn(a.name + ": drbdadm " + verb + ": " + complaint(err) + "; looking again")
+		if err := pause(ctx, time.Second); err != nil {
 			return err
 		}
-		return a.fail(ocf.Failed, "drbdadm "+verb+": "+complaint(err), "", "correct it and run: drbdadm -d adjust "+a.name)
+		var found bool
+		if r, found, err = a.read(ctx); err != nil {
+			return err
+		}
+		what = startPlan(r, found)
 	}
 	return nil
 }
