@@ -41,20 +41,41 @@ func replicated() *lab.Stage {
 				return err
 			}
 		}
-		// wait-connect has drbdadm's own deadline; the machines are local.
-		if _, err := l.N1.Run(ctx, `drbdsetup wait-connect-resource r0 --wfc-timeout=60 --degr-wfc-timeout=60 &&
-drbdadm -- --clear-bitmap new-current-uuid r0 && drbdadm primary r0 &&
-mkfs.ext4 -q /dev/drbd0 && mount /dev/drbd0 /mnt/data && mkdir %s && umount /mnt/data && drbdadm secondary r0`, share); err != nil {
+		if err := waitDRBD(ctx, l.N1, "cs:Connected"); err != nil {
+			return err
+		}
+		if _, err := l.N1.Run(ctx, "drbdadm -- --clear-bitmap new-current-uuid r0"); err != nil {
 			return err
 		}
 		for _, m := range l.Nodes() {
-			if _, err := m.Run(ctx, "drbdadm down r0"); err != nil {
+			if err := waitDRBD(ctx, m, "ds:UpToDate/UpToDate"); err != nil {
+				return err
+			}
+		}
+		if _, err := l.N1.Run(ctx, `drbdadm primary r0 && mkfs.ext4 -q /dev/drbd0 && mount /dev/drbd0 /mnt/data && mkdir %s && umount /mnt/data && drbdadm secondary r0`, share); err != nil {
+			return err
+		}
+		for _, m := range l.Nodes() {
+			// As a node boots where nfs-kernel-server is installed.
+			if _, err := m.Run(ctx, "drbdadm down r0; modprobe nfsd"); err != nil {
 				return err
 			}
 		}
 		_, err := l.C1.Run(ctx, "modprobe nfsv4; mkdir -p "+mount)
 		return err
 	}}
+}
+
+// waitDRBD waits until /proc/drbd of the machine holds the text.
+func waitDRBD(ctx context.Context, m *lab.Machine, text string) error {
+	_, err := lab.Poll(ctx, patience, m.Name+": /proc/drbd with "+text, func(ctx context.Context) (bool, string) {
+		out, err := m.Run(ctx, "cat /proc/drbd")
+		if err != nil {
+			return false, err.Error()
+		}
+		return strings.Contains(out, text), out
+	})
+	return err
 }
 
 // nfsAct shows crm-examples/nfs: drbd, Filesystem, nfsd and vip move together
