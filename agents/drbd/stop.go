@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -47,6 +48,7 @@ func (s system) demote(ctx context.Context, c *ocf.Call) error {
 func (a *agent) toSecondary(ctx context.Context, patience time.Duration) (drbdstate.Resource, error) {
 	end := time.Now().Add(patience)
 	wait := 50 * time.Millisecond
+	var before error // the last answer of the kernel, which says more than a deadline does
 	for {
 		r, found, err := a.read(ctx)
 		if err != nil {
@@ -60,8 +62,9 @@ func (a *agent) toSecondary(ctx context.Context, patience time.Duration) (drbdst
 			continue // the next look must find it Secondary
 		}
 		if ended(ctx, err) {
-			return r, a.refused(r, err)
+			return r, a.refused(r, cmp.Or(before, err))
 		}
+		before = err
 		if v, _ := judge(err); v != passing && v != heldOpen || !time.Now().Before(end) {
 			return r, a.refused(r, err)
 		}
@@ -140,12 +143,14 @@ func (a *agent) sweep(ctx context.Context) {
 
 func (a *agent) down(ctx context.Context, r drbdstate.Resource) error {
 	wait := 50 * time.Millisecond
+	var before error // as in toSecondary
 	for {
 		a.Waiting("drbdsetup down %s", a.name)
 		err := a.drbdsetup(ctx, "down", a.name)
 		if ended(ctx, err) {
-			return a.refused(r, err)
+			return a.refused(r, cmp.Or(before, err))
 		}
+		before = err
 		now, found, rerr := a.read(ctx)
 		switch {
 		case rerr != nil:
