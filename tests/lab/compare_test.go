@@ -32,6 +32,8 @@ type graph struct {
 	name   string
 	crm    func(t testing.TB) string
 	serves bool // an NFS server is behind it
+	// nodes is what an administrator runs on each node beforehand.
+	nodes string
 }
 
 func testdata(name string) func(t testing.TB) string {
@@ -52,7 +54,8 @@ func TestMatrixNFSSwitchoverBesidePeersAndFloor(t *testing.T) {
 	for _, g := range []graph{
 		{name: "floor", crm: testdata("floor.crm")},
 		{name: "baton", crm: func(t testing.TB) string { return nfsCRM(t, nfsOptions{}) }, serves: true},
-		{name: "peers", crm: testdata("peers.crm"), serves: true},
+		// nfsserver starts rpc.statd by itself on Debian 12, but not the rpcbind that this needs.
+		{name: "peers", crm: testdata("peers.crm"), serves: true, nodes: "systemctl start rpcbind"},
 	} {
 		t.Run(g.name, func(t *testing.T) {
 			all = append(all, moveThrice(t, g)...)
@@ -93,6 +96,9 @@ func startCompared(t *testing.T, g graph) *compared {
 	for _, m := range c.Nodes() {
 		require.NoError(t, m.Upload(t.Context(), nothingAgent, 0o755, nothing))
 		require.NoError(t, useR0(t.Context(), m, drbdFast))
+		if g.nodes != "" {
+			m.Sh(t, g.nodes)
+		}
 	}
 	c.Timeline.Add("cluster: load %s", g.name)
 	// What decides the first place must not decide later ones.
