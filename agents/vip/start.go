@@ -178,6 +178,9 @@ func (a agent) add(ctx context.Context, c *ocf.Call, cfg config, addr addresses.
 		}
 		defer watch.Close()
 	}
+	// Named before the address is there: whoever ends this call from then on reads what it was at.
+	c.Waiting("duplicate address detection of %s", entry{Addr: addr, link: link}.where())
+	defer c.Waiting("")
 	if err := addresses.Add(addr); err != nil && !errors.Is(err, unix.EEXIST) {
 		if errors.Is(err, unix.EACCES) && addr.IP.Is6() {
 			// net/ipv6/addrconf.c: IPv6 is switched off on the interface.
