@@ -161,7 +161,7 @@ func (m *mfsLab) begin(t testing.TB) {
 	m.eventually(t, 4*aMinute, "the chunk server to be registered", func() bool {
 		return strings.Contains(m.N1.Journal(), "chunkserver register end")
 	})
-	m.C1.Sh(t, "mfsmount %s -H %s -o mfsioretries=120 && mkdir -p %[1]s/files", mfsMount, mfsAddress)
+	m.C1.Sh(t, "mfsmount %s -H %s -o mfsioretries=40 && mkdir -p %[1]s/files", mfsMount, mfsAddress)
 	m.files = m.C1.Tool(t, "files", "write -every 50ms -dir "+mfsMount+"/files")
 	m.files.WaitOK(t, time.Time{}, 4*aMinute)
 }
