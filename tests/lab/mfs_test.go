@@ -164,6 +164,68 @@ func (m *mfsLab) begin(t testing.TB) {
 	m.C1.Sh(t, "mfsmount %s -H %s -o mfsioretries=40 && mkdir -p %[1]s/files", mfsMount, mfsAddress)
 	m.files = m.C1.Tool(t, "files", "write -every 50ms -dir "+mfsMount+"/files")
 	m.files.WaitOK(t, time.Time{}, 4*aMinute)
+	require.NoError(t, m.C1.Upload(t.Context(), "/root/names.sh", 0o755, []byte(namesLoad)))
+	m.C1.Sh(t, "mkdir -p %s/names && { setsid /root/names.sh %[1]s/names >/root/names.log 2>/root/names.err </dev/null & }", mfsMount)
+}
+
+// namesLoad creates, renames and removes in a loop and writes down what was acknowledged, and when.
+// Unlike the other load it touches no chunk, so that it shows how long the master itself was away.
+const namesLoad = `#!/bin/bash
+echo $$ >/root/names.pid
+cd "$1" || exit 1
+for ((i = 0; ; i++)); do
+	: >a$i && mv -n a$i b$i && echo "made $i $EPOCHREALTIME" || echo "failed $i $EPOCHREALTIME"
+	if ((i % 5 == 0)); then
+		rm b$i && echo "gone $i $EPOCHREALTIME" || echo "failed $i $EPOCHREALTIME"
+	fi
+done
+`
+
+// namesProven ends that load and compares the names with what was acknowledged. A name whose
+// operation was under way, or failed, may be either way.
+func (m *mfsLab) namesProven(t testing.TB) {
+	t.Helper()
+	m.C1.Sh(t, "kill $(cat /root/names.pid); sleep 1; ls -f %s/names >/root/names.ls", mfsMount)
+	there := map[string]bool{}
+	for _, name := range strings.Fields(m.C1.Sh(t, "cat /root/names.ls")) {
+		there[name] = true
+	}
+	made, gone, unsure := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	var newest string
+	var last, gap float64
+	for _, line := range strings.Split(strings.TrimSpace(m.C1.Sh(t, "cat /root/names.log")), "\n") {
+		var what, id string
+		var at float64
+		if _, err := fmt.Sscan(line, &what, &id, &at); err != nil {
+			continue // the line that was being written
+		}
+		if last > 0 {
+			gap = max(gap, at-last)
+		}
+		last = at
+		switch what {
+		case "made":
+			made[id], newest = true, id
+		case "gone":
+			gone[id] = true
+		default:
+			unsure[id] = true
+		}
+	}
+	var lost, risen []string
+	for id := range made {
+		switch {
+		case unsure[id], id == newest: // the newest may have been removed and not written down any more
+		case gone[id] && there["b"+id]:
+			risen = append(risen, id)
+		case !gone[id] && !there["b"+id]:
+			lost = append(lost, id)
+		}
+	}
+	t.Logf("%d names made, %d removed, %d operations failed; the master was away for %.1f s at most", len(made), len(gone), len(unsure), gap)
+	require.NotEmpty(t, made)
+	require.Empty(t, lost, "acknowledged renames are there")
+	require.Empty(t, risen, "what was removed stays removed")
 }
 
 func (m *mfsLab) eventually(t testing.TB, within time.Duration, what string, holds func() bool) {
@@ -199,6 +261,7 @@ func (m *mfsLab) proven(t testing.TB) {
 	require.NotEmpty(t, log)
 	t.Logf("the client stood still for %.1f s at most (2 to 5 s is what users of scripts report, on hardware)", log.LongestGap().Long.Seconds())
 	t.Logf("failed operations: %d", len(log.Of(lab.Fail)))
+	m.namesProven(t)
 	m.C1.Sh(t, "echo 3 >/proc/sys/vm/drop_caches")
 	t.Log(strings.TrimSpace(m.C1.Sh(t, "labtool check -log %s -dir %s/files", m.files.LogPath(), mfsMount)))
 }
