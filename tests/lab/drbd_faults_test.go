@@ -31,7 +31,7 @@ HA_LOGFILE=/dev/null /usr/lib/ocf/resource.d/%s/drbd %s 2>&1; echo "exit=$?"`, p
 
 // One wrong line in any .res file, while everything runs: nothing happens, and the service still
 // can be moved. LINBIT's agent reports the healthy primary as not installed in the same moment.
-func TestCoreDRBDErrorInAConfigurationFileChangesNothing(t *testing.T) {
+func TestMatrixDRBDErrorInAConfigurationFileChangesNothing(t *testing.T) {
 	d := startDRBD(t, drbdOptions{})
 	code, said := agentCall(t.Context(), d.N1, "linbit", "monitor")
 	require.Equal(t, "8", code, said)
@@ -76,7 +76,7 @@ func TestCoreDRBDDeviceHeldOpenAtDemoteIsNamed(t *testing.T) {
 
 // A node comes back with old data. While it is the target of the resync it has no score, and even
 // when the only node with good data has to go, the half-synchronized copy is not promoted.
-func TestCoreDRBDReturningNodeIsNoCandidateDuringResync(t *testing.T) {
+func TestMatrixDRBDReturningNodeIsNoCandidateDuringResync(t *testing.T) {
 	d := startDRBD(t, drbdOptions{})
 	require.NoError(t, d.N2.PowerOff(t.Context()))
 	d.N1.Sh(t, "dd if=/dev/urandom of=/mnt/data/bulk bs=1M count=60 conv=fsync 2>/dev/null")
@@ -274,7 +274,7 @@ func TestMatrixDRBDPassesOcfTester(t *testing.T) {
 // Without a cluster: what the agent knows of the real kernel does not hang on the module being
 // loaded, on udev's links, on debugfs or on its own record, and a start that broke off half-way
 // is swept up by stop.
-func TestCoreDRBDKernelIsReadWhateverElseIsMissing(t *testing.T) {
+func TestMatrixDRBDKernelIsReadWhateverElseIsMissing(t *testing.T) {
 	l := lab.Start(t, drbdStage)
 	expect := func(want, action string) string {
 		t.Helper()
