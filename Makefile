@@ -37,7 +37,7 @@ dist: ## build release archives for amd64 and arm64 into build/dist/
 	@for arch in amd64 arm64; do \
 	  root=$(BUILD)/dist/baton-$(VERSION)-linux-$$arch; rm -rf $$root; \
 	  $(MAKE) --no-print-directory GOARCH=$$arch BUILD=$(BUILD)/dist/bin-$$arch install DESTDIR=$$root HA_D= || exit 1; \
-	  tar -C $(BUILD)/dist -czf $$root.tar.gz $$(basename $$root) || exit 1; echo "made $$root.tar.gz"; \
+	  tar -C $$root --owner=0 --group=0 -czf $$root.tar.gz usr || exit 1; echo "made $$root.tar.gz"; \
 	done
 
 install: build ## install the agents (DESTDIR=…, OCF_ROOT=/usr/lib/ocf, HA_D=/etc/ha.d for heartbeat)
