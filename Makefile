@@ -61,7 +61,7 @@ deps: ## install what the tests need (Debian packages, by apt-get)
 	sh tests/install-packages
 
 test: deps lint test-quick test-real ## the whole proof: unit tests, real parts, every agent on real machines (under 45 minutes)
-	BATON_DEPS=ready $(GO) test -tags lab -timeout 40m -count 1 -v -run '^TestCore' ./tests/lab/
+	$(GO) test -tags lab -timeout 60m -count 1 -v -run '^TestCore' ./tests/lab/
 
 test-quick: ## everything that needs no machine (under 3 minutes)
 	CGO_ENABLED=1 $(GO) test -race -timeout 5m ./...
