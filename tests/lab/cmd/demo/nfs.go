@@ -149,6 +149,10 @@ func playNFS(ctx context.Context, s *show) error {
 	if err := s.Settle(ctx); err != nil {
 		return err
 	}
+	// A node that still catches up is rightly never promoted: the cut comes when both copies are equal.
+	if err := waitDRBD(ctx, first, "ds:UpToDate/UpToDate"); err != nil {
+		return err
+	}
 	err = s.stalled(ctx, files, "unplanned: the power of "+second.Name+" is cut",
 		"11 s until corosync has agreed that the silent node is dead, then device, mount, server and address come up; the client reclaims its lock", func() error {
 			if err := second.PowerOff(ctx); err != nil {
