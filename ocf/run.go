@@ -376,11 +376,11 @@ func (r *run) nameless(why *Error) (State, error, bool) {
 
 // validate tells every problem; the first that is no warning decides the code.
 func (r *run) validate(ctx context.Context, c *Call) error {
-	found := r.problems()
 	if r.unread != nil {
 		_, err, _ := r.settleUnread()
 		return err
 	}
+	found := r.problems()
 	for _, name := range unknown(r.program.Spec, r.values) {
 		found = append(found, Problem{
 			Param: name, Kind: BadConfig, Warning: true, Found: "is not a parameter of " + r.program.Spec.Name,

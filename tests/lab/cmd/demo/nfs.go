@@ -133,13 +133,7 @@ func playNFS(ctx context.Context, s *show) error {
 
 	second := s.Other(first)
 	err = s.stalled(ctx, files, "planned: crm node standby "+first.Name,
-		"eight actions in a row: address, server and mount down, device demoted, and up again on the other side", func() error {
-			if err := s.Standby(ctx, first); err != nil {
-				return err
-			}
-			_, err := s.WaitActive(ctx, "vip", "", second, patience)
-			return err
-		})
+		"eight actions in a row: address, server and mount down, device demoted, and up again on the other side", s.handOver(ctx, first, second))
 	if err != nil {
 		return err
 	}

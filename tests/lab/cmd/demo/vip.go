@@ -32,13 +32,7 @@ func playVIP(ctx context.Context, s *show) error {
 
 	second := s.Other(first)
 	err = s.stalled(ctx, client, "planned: crm node standby "+first.Name,
-		"Pacemaker stops the address here and starts it there; the agent's own part is the duplicate check before it takes the address", func() error {
-			if err := s.Standby(ctx, first); err != nil {
-				return err
-			}
-			_, err := s.WaitActive(ctx, "vip", "", second, patience)
-			return err
-		})
+		"Pacemaker stops the address here and starts it there; the agent's own part is the duplicate check before it takes the address", s.handOver(ctx, first, second))
 	if err != nil {
 		return err
 	}
@@ -70,4 +64,16 @@ func activeNode(ctx context.Context, s *show, id string) (*lab.Machine, error) {
 		return node != nil
 	})
 	return node, err
+}
+
+// handOver is the planned move that both acts show: the standby of one node,
+// until the address is up on the other.
+func (s *show) handOver(ctx context.Context, from, to *lab.Machine) func() error {
+	return func() error {
+		if err := s.Standby(ctx, from); err != nil {
+			return err
+		}
+		_, err := s.WaitActive(ctx, "vip", "", to, patience)
+		return err
+	}
 }
