@@ -33,6 +33,8 @@ func TestScripts(t *testing.T) {
 					return err
 				}
 			}
+			// A program built with -race sleeps one second as it exits, each of a script's many.
+			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			env.Setenv("FAKE_ROOT", root)
 			env.Setenv("HA_RSCTMP", filepath.Join(env.WorkDir, "tmp"))
 			env.Setenv("HA_LOGFILE", filepath.Join(env.WorkDir, "log"))
