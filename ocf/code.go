@@ -110,6 +110,13 @@ func (k Kind) code() int {
 	return codeGeneric
 }
 
+// Recovered is what to do about a failure that the cluster mends by itself. heartbeat, which asks
+// for the state only while it hands over and then mends nothing, is told unwatched instead.
+const (
+	Recovered = "nothing: the cluster restarts or moves it"
+	unwatched = "heartbeat does not watch it: hb_standby moves it, stop and start restart it here"
+)
+
 // Error is what an action returns when it could not do its work. Its text is the exit reason:
 // Pacemaker keeps the first 128 characters, so Object and Found come first.
 type Error struct {

@@ -268,6 +268,14 @@ func TestAFailureReachesHaLogInTheFormOfItsOtherLines(t *testing.T) {
 	require.Regexp(t, `^\d{4}/\d\d/\d\d_\d\d:\d\d:\d\d  thing\(thing_r0\)\[\d+\]:    ERROR: start r0: held by pid 7 \(mysqld\); expected nobody; end it\n$`, got.log)
 }
 
+func TestHeartbeatIsNotSaidToMendWhatItDoesNotWatch(t *testing.T) {
+	got := callAsHeartbeat(t, &thing{err: &Error{Object: "r0", Found: "hangs", Do: Recovered}}, "", "r0", "status")
+	for _, text := range []string{got.stderr, got.log} {
+		require.Contains(t, text, "r0: hangs; "+unwatched)
+		require.NotContains(t, text, Recovered)
+	}
+}
+
 func TestTheDateOfLogLinesFollowsHA_DATEFMT(t *testing.T) {
 	at := time.Date(2026, 3, 9, 8, 7, 6, 0, time.UTC)
 	for strftime, want := range map[string]string{

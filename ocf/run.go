@@ -603,10 +603,7 @@ func (r *run) answer(state State, err error) int {
 		if note == "" {
 			note = "found " + state.String()
 		}
-		r.reason("%s", note)
-		if r.caller != Hand {
-			r.call.Log.Error(note)
-		}
+		r.tell(note)
 		return state.code()
 	}
 	r.say(state.String())
@@ -639,11 +636,19 @@ func (r *run) say(what string) {
 
 // fail tells the error once as exit reason and once in the log.
 func (r *run) fail(err error) int {
-	r.reason("%v", err)
-	if r.caller != Hand {
-		r.call.Log.Error(err.Error())
-	}
+	r.tell(err.Error())
 	return KindOf(err).code()
+}
+
+// tell writes the exit reason and the line of the log.
+func (r *run) tell(text string) {
+	if r.caller == Heartbeat {
+		text = strings.Replace(text, Recovered, unwatched, 1)
+	}
+	r.reason("%s", text)
+	if r.caller != Hand {
+		r.call.Log.Error(text)
+	}
 }
 
 // reason writes the one line that Pacemaker keeps: the text after the last ocf-exit-reason: on

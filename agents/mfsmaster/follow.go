@@ -45,7 +45,7 @@ func (a *agent) monitorFollower(ctx context.Context) (ocf.State, error) {
 		return ocf.Stopped, nil
 	}
 	if p.State == process.Halted || p.State == process.Traced {
-		return ocf.Stopped, a.fail(ocf.Failed, fmt.Sprintf("mfsmetalogger (pid %d): %v", p.PID, p.State), "a running metalogger", "nothing: the cluster restarts it")
+		return ocf.Stopped, a.fail(ocf.Failed, fmt.Sprintf("mfsmetalogger (pid %d): %v", p.PID, p.State), "a running metalogger", ocf.Recovered)
 	}
 	known, err := a.recorded()
 	if err != nil {

@@ -42,7 +42,7 @@ func monitor(ctx context.Context, a *agent) (ocf.State, error) {
 		return ocf.Stopped, a.fail(ocf.Failed, why, "a master with its children, or none", "nothing: the cluster's stop ends them")
 	case deaf:
 	}
-	return a.ailing(a.fail(ocf.Failed, why, "an answer on "+a.address, "nothing: the cluster restarts or moves it"))
+	return a.ailing(a.fail(ocf.Failed, why, "an answer on "+a.address, ocf.Recovered))
 }
 
 // ailing is what monitor answers about a master that lives and does not serve: in a promotable clone
@@ -183,7 +183,7 @@ func (a *agent) deepLook(ctx context.Context, s sighting) error {
 	defer cancel()
 	client, err := mfsproto.Dial(asking, a.address)
 	if err != nil {
-		return a.fail(ocf.Failed, "does not answer: "+err.Error(), "the list of chunk servers", "nothing: the cluster restarts or moves it")
+		return a.fail(ocf.Failed, "does not answer: "+err.Error(), "the list of chunk servers", ocf.Recovered)
 	}
 	defer client.Close()
 	servers, err := client.Chunkservers()

@@ -153,7 +153,7 @@ type verdict struct {
 	do    string
 }
 
-const doRestart = "the cluster restarts it; see the log for the cause"
+const doRestart = ocf.Recovered + "; see the log for the cause"
 
 // judge decides what the facts mean for the server that is wanted. It is called only for a
 // server of ours; left is what there is of it.
