@@ -37,6 +37,9 @@ type machine struct {
 	RefuseMinor   int // only this minor; -1: any
 	Truncated     bool
 	NoDebugfs     bool
+	// Ghost is another resource on its way out: /proc/drbd still lists its minor, debugfs and the
+	// driver's answers do not. It is gone after so many answers.
+	Ghost int
 
 	Cluster    string // "yes", "down" (exit 102), "hangs"
 	Score      string
@@ -112,6 +115,9 @@ func (m *machine) show() {
 		must(os.MkdirAll(filepath.Join(m.root, "sys/block", fmt.Sprintf("drbd%d", i)), 0o755))
 		must(os.WriteFile(filepath.Join(m.root, "sys/block", fmt.Sprintf("drbd%d", i), "diskseq"), []byte("1\n"), 0o600))
 	}
+	if m.Ghost > 0 && m.legacy() {
+		text += " 7: cs:Unconfigured\n"
+	}
 	must(os.MkdirAll(filepath.Dir(proc), 0o755))
 	must(os.WriteFile(proc, []byte(text), 0o600))
 }
@@ -169,6 +175,7 @@ func (m *machine) drbdsetup(args []string) int {
 	switch args[0] {
 	case "events2":
 		fmt.Print(m.events())
+		m.Ghost = max(m.Ghost-1, 0)
 	case "show":
 		fmt.Printf("resource r0 {\n    disk {\n")
 		if m.Fencing != "dont-care" {

@@ -52,7 +52,11 @@ func (a *agent) toSecondary(ctx context.Context, patience time.Duration) (drbdst
 	for {
 		r, found, err := a.read(ctx)
 		if err != nil {
-			return r, err
+			if ocf.KindOf(err) == ocf.NotInstalled || !time.Now().Before(end) || pause(ctx, wait) != nil {
+				return r, err
+			}
+			wait = min(2*wait, time.Second)
+			continue
 		}
 		if !found || !r.AnyPrimary() {
 			return r, nil
@@ -144,17 +148,30 @@ func (a *agent) sweep(ctx context.Context) {
 func (a *agent) down(ctx context.Context, r drbdstate.Resource) error {
 	wait := 50 * time.Millisecond
 	var before error // as in toSecondary
+	var unread error // why the state was not known at the last look
 	for {
 		a.Waiting("drbdsetup down %s", a.name)
 		err := a.drbdsetup(ctx, "down", a.name)
 		if ended(ctx, err) {
+			if unread != nil {
+				return unread
+			}
 			return a.refused(r, cmp.Or(before, err))
 		}
 		before = err
 		now, found, rerr := a.read(ctx)
+		unread = rerr
 		switch {
-		case rerr != nil:
+		case rerr != nil && ocf.KindOf(rerr) == ocf.NotInstalled:
 			return rerr
+		case rerr != nil:
+			// A failed stop gets the node fenced; what hinders a look may pass before that.
+			a.Waiting("the state of %s to be readable: %v", a.name, rerr)
+			if pause(ctx, wait) != nil {
+				return rerr
+			}
+			wait = min(2*wait, time.Second)
+			continue
 		case !found:
 			return nil
 		case err == nil:

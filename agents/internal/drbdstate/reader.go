@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // ErrNoModule says that the DRBD driver is not loaded: nothing of DRBD runs on this node.
@@ -104,7 +105,45 @@ type owner struct {
 	Volume   int    `json:"volume"`
 }
 
-func (r Reader) readLegacy(ctx context.Context, name string, p Proc) (Resource, bool, error) {
+// errMoved says that the driver's lists did not fit together: a device came or went between them.
+var errMoved = errors.New("the lists of devices differ")
+
+const (
+	// looks is how often the driver's lists are read until they agree. A resource that another
+	// agent takes down or brings up is for a moment in one and not in the other: drbd_delete_device
+	// (drbd_main.c) removes a minor from debugfs before it leaves /proc/drbd.
+	looks = 5
+	// lookAgain is the pause between two looks.
+	lookAgain = 50 * time.Millisecond
+)
+
+// readLegacy looks again where the lists differ: what becomes of another resource must not make
+// this one's state unknown.
+func (r Reader) readLegacy(ctx context.Context, name string, p Proc) (res Resource, found bool, err error) {
+	for look := 1; ; look++ {
+		res, found, err = r.lookLegacy(ctx, name, p)
+		if look == looks || !errors.Is(err, errMoved) {
+			return res, found, err
+		}
+		t := time.NewTimer(lookAgain)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return res, found, err
+		}
+		if p, err = r.proc(); errors.Is(err, ErrNoModule) {
+			return res, false, nil
+		} else if err != nil {
+			return res, false, err
+		}
+		if !p.Version.Legacy() {
+			return res, false, fmt.Errorf("%w: the driver became %s meanwhile", errMoved, p.Version)
+		}
+	}
+}
+
+func (r Reader) lookLegacy(ctx context.Context, name string, p Proc) (Resource, bool, error) {
 	absent := Resource{Name: name, Version: p.Version}
 	if len(p.Devices) == 0 {
 		return absent, false, nil
@@ -121,6 +160,11 @@ func (r Reader) readLegacy(ctx context.Context, name string, p Proc) (Resource, 
 	}
 	if len(volumes) == 0 {
 		return absent, false, nil
+	}
+	for number, minor := range volumes {
+		if _, ok := p.Device(minor); !ok {
+			return absent, false, fmt.Errorf("%w: minor %d of %s volume %d is not in /proc/drbd", errMoved, minor, name, number)
+		}
 	}
 	res, err := p.Assemble(name, volumes)
 	return res, err == nil, err
@@ -156,7 +200,7 @@ func (r Reader) owners(ctx context.Context, p Proc) (map[int]owner, error) {
 		}
 	}
 	if !covers(found, p) {
-		return nil, fmt.Errorf("drbdsetup names the minors %v, /proc/drbd has %s", keys(found), p.minors())
+		return nil, fmt.Errorf("%w: drbdsetup names the minors %v, /proc/drbd has %s", errMoved, keys(found), p.minors())
 	}
 	r.record(found)
 	return found, nil

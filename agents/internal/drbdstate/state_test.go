@@ -336,6 +336,7 @@ type machine struct {
 	asked  []string // arguments of drbdsetup
 	events string
 	fails  error
+	moves  func(asked int) // what happens in the kernel after drbdsetup answered
 }
 
 func newMachine(t *testing.T) *machine {
@@ -344,7 +345,11 @@ func newMachine(t *testing.T) *machine {
 		Root: t.TempDir(), Boot: "boot-1", Record: filepath.Join(t.TempDir(), "minors"),
 		Events: func(_ context.Context, args ...string) ([]byte, error) {
 			m.asked = append(m.asked, strings.Join(args, " "))
-			return []byte(m.events), m.fails
+			answer := m.events
+			if m.moves != nil {
+				m.moves(len(m.asked))
+			}
+			return []byte(answer), m.fails
 		},
 	}
 	return m
@@ -450,6 +455,55 @@ func TestAnswerThatMissesAMinorIsNoAnswer(t *testing.T) {
 	m.events = "exists resource name:r1 role:Secondary suspended:no\nexists device name:r1 volume:0 minor:1 disk:UpToDate\nexists -\n"
 	_, found, err := m.reader.Read(context.Background(), "r0")
 	require.ErrorContains(t, err, "drbdsetup names the minors [1], /proc/drbd has [0 1]")
+	require.False(t, found)
+}
+
+// drbd_delete_device takes a minor out of debugfs and of its resource before /proc/drbd forgets it.
+func TestAnotherResourceThatGoesOrComesMeanwhileIsWaitedFor(t *testing.T) {
+	one := dev(0, "cs:Connected ro:Primary/Secondary ds:UpToDate/UpToDate C r-----", 0)
+	other := dev(1, "cs:Connected ro:Secondary/Primary ds:UpToDate/UpToDate C r-----", 0)
+	first, _, _ := strings.Cut(twoResources, "exists resource name:r1")
+	first += "exists -\n"
+	for name, tc := range map[string]struct {
+		proc, events string // what the first look finds
+		moves        func(*machine)
+	}{
+		"it goes":          {head + one + other, first, func(m *machine) { m.write("proc/drbd", head+one) }},
+		"it comes":         {head + one + other, first, func(m *machine) { m.events = twoResources }},
+		"a volume comes":   {head + other, twoResources, func(m *machine) { m.write("proc/drbd", head+one+other) }},
+		"it goes in a bit": {head + one + other, first, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t)
+			m.reader.Record = ""
+			m.write("proc/drbd", tc.proc)
+			m.link(0, "../resources/r0/volumes/0")
+			if name == "a volume comes" {
+				require.NoError(t, os.RemoveAll(filepath.Join(m.reader.Root, "sys")))
+			}
+			m.events = tc.events
+			m.moves = func(asked int) {
+				switch {
+				case tc.moves != nil:
+					tc.moves(m)
+				case asked == 3:
+					m.write("proc/drbd", head+one)
+				}
+			}
+			r, found, err := m.reader.Read(context.Background(), "r0")
+			require.NoError(t, err)
+			require.True(t, found)
+			require.Equal(t, Primary, r.Volumes[0].Role)
+		})
+	}
+}
+
+func TestModuleThatGoesMeanwhileHasNoResource(t *testing.T) {
+	m := newMachine(t).two()
+	m.events = "exists -\n"
+	m.moves = func(int) { require.NoError(t, os.Remove(filepath.Join(m.reader.Root, "proc/drbd"))) }
+	_, found, err := m.reader.Read(context.Background(), "r0")
+	require.NoError(t, err)
 	require.False(t, found)
 }
 
