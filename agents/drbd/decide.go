@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strconv"
 
 	"baton/agents/internal/drbdstate"
 	"baton/ocf"
@@ -91,15 +92,16 @@ type scores struct {
 
 // score is the promotion score of this node; 0 means none. why says it in words.
 //
-// fenced says that DRBD calls a fence-peer handler before it promotes without its peer.
+// fenced says that DRBD makes sure of its peers before it promotes without them: by a fence-peer
+// handler, or by quorum.
 //
 // It differs from ocf:linbit:drbd's table where that table hands out old or torn data:
 //   - Inconsistent, Outdated and Consistent data get no score even with a good peer: when the
 //     promoted peer stops, the node would be promoted onto data that goes away with it. A running
 //     Primary keeps the low score, since taking it away would demote it.
 //   - a disk that is still attaching gets none instead of the last value.
-//   - a Secondary that is StandAlone without fencing gets none: its link was dropped on purpose or
-//     by an unresolved split brain, and the other copy may be newer.
+//   - a Secondary that is StandAlone towards a peer without fencing gets none: that link was dropped
+//     on purpose or by an unresolved split brain, and the other copy may be newer.
 func score(r drbdstate.Resource, s scores, fenced bool) (n int, why string) {
 	if !r.Configured() {
 		return 0, "not configured"
@@ -155,17 +157,32 @@ func upToDateScore(r drbdstate.Resource, v drbdstate.Volume, s scores, fenced bo
 
 const blindWords = "UpToDate but StandAlone without fencing: the peer's may be newer"
 
-// blind reports whether good data here may be the older copy: the link was given up, the peer's
-// data is not known, and no fencing handler would be asked before a promotion.
+// blind reports whether good data here may be the older copy: the link to a peer was given up, that
+// peer's data is not known, and nothing would be asked before a promotion. Any one peer counts: a
+// third node that is away, or that knows no more than this one, says nothing of the peer's data.
 func blind(r drbdstate.Resource, v drbdstate.Volume, fenced bool) bool {
-	return alone(r) && !fenced && peerUnknown(r, v)
+	return !fenced && r.AnyPeer(func(p drbdstate.Peer) bool {
+		return p.Connection == drbdstate.StandAlone && unknownAt(p, v)
+	})
 }
 
 func peerUnknown(r drbdstate.Resource, v drbdstate.Volume) bool {
-	return r.AnyPeer(func(p drbdstate.Peer) bool {
-		pv, ok := p.Volume(v.Number)
-		return !ok || pv.Disk == drbdstate.DUnknown
-	})
+	return r.AnyPeer(func(p drbdstate.Peer) bool { return unknownAt(p, v) })
+}
+
+// unknownAt reports whether nothing is known of the peer's copy of a volume.
+func unknownAt(p drbdstate.Peer, v drbdstate.Volume) bool {
+	pv, ok := p.Volume(v.Number)
+	return !ok || pv.Disk == drbdstate.DUnknown
+}
+
+// guards reports whether DRBD 9's quorum lets no two parts of so many nodes write: a number that is
+// no majority allows that.
+func guards(quorum string, nodes int) bool {
+	if n, err := strconv.Atoi(quorum); err == nil {
+		return 2*n > nodes
+	}
+	return quorum == "majority" || quorum == "all"
 }
 
 // clients reports whether this node has no disk on purpose (DRBD 9).

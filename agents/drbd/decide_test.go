@@ -164,6 +164,7 @@ func TestStateAndScoreUnderTheNineDriver(t *testing.T) {
 		disk2     = "peer-device peer-node-id:2 conn-name:n3 volume:0 replication:Established peer-disk:UpToDate"
 		gone1     = "peer-device peer-node-id:1 conn-name:n2 volume:0 replication:Off peer-disk:DUnknown"
 		gone2     = "peer-device peer-node-id:2 conn-name:n3 volume:0 replication:Off peer-disk:DUnknown"
+		old1      = "peer-device peer-node-id:1 conn-name:n2 volume:0 replication:Off peer-disk:Outdated"
 	)
 	for name, tc := range map[string]struct {
 		lines []string
@@ -176,7 +177,10 @@ func TestStateAndScoreUnderTheNineDriver(t *testing.T) {
 		"promoted, no quorum":            {[]string{primary, "device volume:0 minor:0 disk:UpToDate quorum:no", lost2, gone2}, ocf.Promoted, 0},
 		"attaching":                      {[]string{secondary, "device volume:0 minor:0 disk:Attaching quorum:yes", peer1, disk1}, ocf.Running, 0},
 		"StandAlone":                     {[]string{secondary, upToDate, alone1, gone1}, ocf.Running, 0},
-		"StandAlone to one of two":       {[]string{secondary, upToDate, alone1, gone1, peer2, disk2}, ocf.Running, 1000},
+		"StandAlone to one of two":       {[]string{secondary, upToDate, alone1, gone1, peer2, disk2}, ocf.Running, 0},
+		"StandAlone, the third is away":  {[]string{secondary, upToDate, alone1, gone1, lost2, gone2}, ocf.Running, 0},
+		"StandAlone to what is outdated": {[]string{secondary, upToDate, alone1, old1, peer2, disk2}, ocf.Running, 10000},
+		"promoted, StandAlone to one":    {[]string{primary, upToDate, alone1, gone1, lost2, gone2}, ocf.Promoted, 10000},
 		"client of good peers":           {[]string{secondary, client, peer1, disk1, peer2, disk2}, ocf.Running, 9999},
 		"client, one peer lost":          {[]string{secondary, client, peer1, disk1, lost2, gone2}, ocf.Running, 999},
 		"promoted client, one peer lost": {[]string{primary, client, peer1, disk1, lost2, gone2}, ocf.Promoted, 9999},
@@ -195,6 +199,20 @@ func TestStateAndScoreUnderTheNineDriver(t *testing.T) {
 		})
 	}
 	require.Equal(t, "no quorum", refusal(nine(t, secondary, "device volume:0 minor:0 disk:UpToDate quorum:no"), false, true))
+
+	// Given up towards one peer while the third node is away: only what makes sure of that peer helps.
+	split := nine(t, secondary, upToDate, alone1, gone1, lost2, gone2)
+	require.Contains(t, refusal(split, false, false), blindWords)
+	require.Empty(t, refusal(split, false, true))
+	n, why := score(split, defaults, true)
+	require.Equal(t, 1000, n, why)
+}
+
+func TestQuorumGuardsWhereItIsAMajority(t *testing.T) {
+	for quorum, want := range map[string]bool{"off": false, "majority": true, "all": true, "1": false, "2": true, "3": true, "news": false, "": false} {
+		require.Equal(t, want, guards(quorum, 3), quorum)
+	}
+	require.False(t, guards("2", 4), "two halves")
 }
 
 func TestConsistentDataIsPromotedOnlyWhereAScoreWasGivenForIt(t *testing.T) {

@@ -29,9 +29,11 @@ type machine struct {
 	Reachable bool   // a connect finds the peer
 	Attached  string // what a disk is after attaching
 	Fencing   string
-	Syntax    bool // a configuration file is broken
-	Slow      int  // so many calls of drbdadm end in its own alarm, after they did half their work
-	Open      bool // the device is held open
+	Quorum    string // empty: off
+	Third     string // the connection to a third node; empty: there is none (9)
+	Syntax    bool   // a configuration file is broken
+	Slow      int    // so many calls of drbdadm end in its own alarm, after they did half their work
+	Open      bool   // the device is held open
 	// Refuse makes `drbdsetup primary` fail with this number, Times times (-1: always).
 	Refuse, Times int
 	RefuseMinor   int // only this minor; -1: any
@@ -181,7 +183,11 @@ func (m *machine) drbdsetup(args []string) int {
 		if m.Fencing != "dont-care" {
 			fmt.Printf("        fencing         \t%s;\n", m.Fencing)
 		}
-		fmt.Printf("    }\n}\n")
+		fmt.Printf("    }\n")
+		if m.Quorum != "" {
+			fmt.Printf("    options {\n        quorum          \t%s;\n    }\n", m.Quorum)
+		}
+		fmt.Printf("}\n")
 	case "primary":
 		for _, i := range which() {
 			if m.Times != 0 && m.Refuse != 0 && (m.RefuseMinor < 0 || m.RefuseMinor == i) {
@@ -227,6 +233,10 @@ func (m *machine) events() string {
 		for i := range m.Roles {
 			text += fmt.Sprintf("exists device name:r0 volume:%d minor:%d disk:%s client:no quorum:yes\n", i, i, m.Disks[i])
 			text += fmt.Sprintf("exists peer-device name:r0 peer-node-id:1 conn-name:n2 volume:%d replication:%s peer-disk:%s\n", i, repl, m.PeerDisk)
+		}
+		if m.Third != "" {
+			text += fmt.Sprintf("exists connection name:r0 peer-node-id:2 conn-name:n3 connection:%s role:Unknown\n", m.Third)
+			text += "exists peer-device name:r0 peer-node-id:2 conn-name:n3 volume:0 replication:Off peer-disk:DUnknown\n"
 		}
 	}
 	if m.Truncated {

@@ -59,7 +59,7 @@ func (a *agent) publish(ctx context.Context, r drbdstate.Resource, force bool) {
 		return
 	}
 	n, why := score(r, a.scores, false)
-	if with, words := score(r, a.scores, true); with != n && a.fenced(ctx) {
+	if with, words := score(r, a.scores, true); with != n && a.fenced(ctx, r) {
 		n, why = with, words
 	}
 	a.keepScore(ctx, n, why, force)
@@ -68,15 +68,16 @@ func (a *agent) publish(ctx context.Context, r drbdstate.Resource, force bool) {
 // clustered: only a cluster's call speaks of a resource that has a promotion score.
 func (a *agent) clustered() bool { return a.Env.Caller == ocf.Cluster }
 
-// fenced asks the driver whether it would call a fence-peer handler before it promotes without
-// its peer. What cannot be found out counts as no.
-func (a *agent) fenced(ctx context.Context) bool {
+// fenced asks the driver whether it makes sure of its peers before it promotes without them, by a
+// fence-peer handler or by quorum. What cannot be found out counts as no.
+func (a *agent) fenced(ctx context.Context, r drbdstate.Resource) bool {
 	res, err := a.runner.Run(ctx, "drbdsetup", "show", a.name)
 	if err != nil {
 		a.Log.Warn("fencing policy not known, taken as none: " + err.Error())
 		return false
 	}
-	return drbdstate.ParseFencing(res.Stdout) != "dont-care"
+	return drbdstate.ParseFencing(res.Stdout) != "dont-care" ||
+		guards(drbdstate.ParseQuorum(res.Stdout), len(r.Peers)+1)
 }
 
 // keepScore brings the score into the cluster. It never fails the action: a cluster that does not

@@ -46,10 +46,7 @@ func (a *agent) toPrimary(ctx context.Context) (drbdstate.Resource, error) {
 		case r.AllPrimary():
 			return r, nil
 		}
-		fenced := false
-		if alone(r) {
-			fenced = a.fenced(ctx)
-		}
+		fenced := anyAlone(r) && a.fenced(ctx, r)
 		if why := refusal(r, a.scores.consistent > 0, fenced); why != "" {
 			return r, a.fail(ocf.Failed, why, "UpToDate data", "see docs/drbd.md, \"A promotion is refused\"")
 		}

@@ -308,12 +308,18 @@ func clip(b []byte) string {
 // ParseFencing finds the fencing policy in the output of `drbdsetup show RES`, which tells the
 // driver's own settings: "fencing resource-and-stonith;" in the disk section of 8.4 or the net
 // section of 9. Where it is not printed it is the default, "dont-care".
-func ParseFencing(show []byte) string {
+func ParseFencing(show []byte) string { return setting(show, "fencing", "dont-care") }
+
+// ParseQuorum finds DRBD 9's quorum in the same output: "quorum majority;" in the options section.
+// Where it is not printed it is the default, "off".
+func ParseQuorum(show []byte) string { return setting(show, "quorum", "off") }
+
+func setting(show []byte, name, instead string) string {
 	for line := range strings.Lines(string(show)) {
 		words := strings.Fields(line)
-		if len(words) >= 2 && words[0] == "fencing" {
+		if len(words) >= 2 && words[0] == name {
 			return strings.TrimSuffix(words[1], ";")
 		}
 	}
-	return "dont-care"
+	return instead
 }

@@ -583,3 +583,9 @@ func TestFencingPolicyOfTheDriver(t *testing.T) {
 	require.Equal(t, "dont-care", ParseFencing([]byte("resource r0 {\n options {\n }\n}\n")))
 	require.Equal(t, "dont-care", ParseFencing(nil))
 }
+
+func TestQuorumOfTheDriver(t *testing.T) {
+	require.Equal(t, "majority", ParseQuorum([]byte("resource r0 {\n    options {\n        quorum          \tmajority;\n        on-no-quorum    io-error;\n    }\n}\n")))
+	require.Equal(t, "2", ParseQuorum([]byte("options {\n quorum 2;\n}\n")))
+	require.Equal(t, "off", ParseQuorum([]byte("options {\n on-no-quorum io-error;\n}\n")))
+}
