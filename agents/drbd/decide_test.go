@@ -254,6 +254,8 @@ func TestRefusedStateChangesAreSorted(t *testing.T) {
 		{11, refused(-10, "State change was refused by peer node"), passing, "State change was refused by peer node (-10)"},
 		{11, refused(-18, "Transient state, retry after next state change"), passing, "Transient state, retry after next state change (-18)"},
 		{11, refused(-19, "Concurrent state changes detected and aborted"), passing, "Concurrent state changes detected and aborted (-19)"},
+		{11, refused(-21, "Interrupted state change"), passing, "Interrupted state change (-21)"},
+		{11, refused(-23, "Timeout in operation"), passing, "Timeout in operation (-23)"},
 		{11, refused(-12, "Device is held open by someone"), heldOpen, "Device is held open by someone (-12)"},
 		{11, refused(-7, "Refusing to be Primary while peer is not outdated"), permanent, "Refusing to be Primary while peer is not outdated (-7)"},
 		{11, refused(-99, "News"), permanent, "News (-99)"},

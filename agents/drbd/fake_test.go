@@ -37,6 +37,7 @@ type machine struct {
 	// Refuse makes `drbdsetup primary` fail with this number, Times times (-1: always).
 	Refuse, Times int
 	RefuseMinor   int // only this minor; -1: any
+	Slack         int // so many secondaries end with "Timeout in operation" (9)
 	Truncated     bool
 	NoDebugfs     bool
 	// Ghost is another resource on its way out: /proc/drbd still lists its minor, debugfs and the
@@ -202,6 +203,10 @@ func (m *machine) drbdsetup(args []string) int {
 	case "secondary":
 		if m.Open {
 			return refuse(-12, "Device is held open by someone", 11)
+		}
+		if m.Slack > 0 {
+			m.Slack--
+			return refuse(-23, "Timeout in operation", 11)
 		}
 		for _, i := range which() {
 			m.Roles[i] = "Secondary"

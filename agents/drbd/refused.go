@@ -42,6 +42,8 @@ const (
 	ssTransientState  = -18
 	ssConcurrent      = -19
 	ssPeerPrimaryVols = -20
+	ssInterrupted     = -21 // 9: a signal ended the wait
+	ssTimeout         = -23 // 9: the peers did not answer in time; drbd_set_role itself tries four times
 )
 
 // judge sorts a failed `drbdsetup primary`, `secondary` or `down`.
@@ -63,7 +65,7 @@ func judge(err error) (v verdict, words string) {
 	switch code {
 	case ssTwoPrimaries, ssPeerPrimaryVols:
 		return passing, orSay(text, "the peer is Primary")
-	case ssFailedByPeer, ssTransientState, ssConcurrent:
+	case ssFailedByPeer, ssTransientState, ssConcurrent, ssInterrupted, ssTimeout:
 		return passing, orSay(text, "refused for now")
 	case ssDeviceInUse:
 		return heldOpen, orSay(text, "the device is held open")
