@@ -338,13 +338,16 @@ func (p Proc) minors() string {
 //	block drbd0: Unrelated data, aborting!
 //	drbd r0: conn( Connected -> Disconnecting )                             (an administrator did it)
 //
-// The last of them counts. A log that was overwritten says nothing: false.
+// The last of them counts. But DRBD drops the link itself right after it detected the split brain,
+// and with an agreed protocol below 117 the 9 driver logs that as conn( Connected -> Disconnecting )
+// too: so that line only counts where the link was up, or looked for, again since the detection.
+// A log that was overwritten says nothing: false.
 func SplitBrainLogged(kmsg []byte, name string, minors []int) bool {
 	prefixes := []string{"drbd " + name + ":", "drbd " + name + " ", "drbd " + name + "/"}
 	for _, m := range minors {
 		prefixes = append(prefixes, "block drbd"+strconv.Itoa(m)+":")
 	}
-	split := false
+	split, again := false, true
 	for line := range strings.Lines(string(kmsg)) {
 		ours := false
 		for _, prefix := range prefixes {
@@ -353,10 +356,13 @@ func SplitBrainLogged(kmsg []byte, name string, minors []int) bool {
 		switch {
 		case !ours:
 		case strings.Contains(line, "Split-Brain detected but unresolved"):
-			split = true
-		case strings.Contains(line, "-> Connected"), strings.Contains(line, "Unrelated data"),
-			strings.Contains(line, "conn( Connected -> Disconnecting"), strings.Contains(line, "conn( WFConnection -> Disconnecting"):
-			split = false
+			split, again = true, false
+		case strings.Contains(line, "-> Connected"), strings.Contains(line, "Unrelated data"):
+			split, again = false, true
+		case strings.Contains(line, "-> Connecting"), strings.Contains(line, "-> WFConnection"):
+			again = true
+		case strings.Contains(line, "conn( Connected -> Disconnecting"), strings.Contains(line, "conn( WFConnection -> Disconnecting"):
+			split = split && !again
 		}
 	}
 	return split

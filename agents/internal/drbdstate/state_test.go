@@ -557,6 +557,8 @@ func TestUnknownDriverIsRefused(t *testing.T) {
 
 func TestSplitBrainIsRecognisedInTheKernelLog(t *testing.T) {
 	const sb = "3,900,100,-;block drbd0: Split-Brain detected but unresolved, dropping connection!\n"
+	const nine = "3,900,100,-;drbd r0/0 drbd0 n2: Split-Brain detected but unresolved, dropping connection!\n"
+	const up = "6,1,1,-;drbd r0 n2: conn( Unconnected -> Connecting )\n6,1,1,-;drbd r0 n2: conn( Connecting -> Connected ) peer( Unknown -> Secondary )\n"
 	for name, tc := range map[string]struct {
 		log  string
 		want bool
@@ -568,8 +570,14 @@ func TestSplitBrainIsRecognisedInTheKernelLog(t *testing.T) {
 		"another resource":           {"block drbd1: Split-Brain detected but unresolved, dropping connection!\n", false},
 		"longer minor":               {"block drbd01: Split-Brain detected but unresolved, dropping connection!\n", false},
 		"resolved since":             {sb + "6,1,1,-;block drbd0: conn( WFBitMapS -> Connected )\n", false},
-		"disconnected by hand since": {sb + "6,1,1,-;drbd r0: conn( Connected -> Disconnecting ) \n", false},
-		"again":                      {sb + "6,1,1,-;block drbd0: conn( WFBitMapS -> Connected )\n" + sb, true},
+		"disconnected by hand since": {sb + "6,1,1,-;drbd r0: conn( Unconnected -> WFConnection )\n6,1,1,-;drbd r0: conn( Connected -> Disconnecting ) \n", false},
+		"dropped by DRBD 9 itself (protocol below 117)": {nine + "6,1,1,-;drbd r0 n2: conn( Connected -> Disconnecting ) peer( Secondary -> Unknown )\n", true},
+		"found again, dropped again":                    {nine + up + nine + "6,1,1,-;drbd r0 n2: conn( Connected -> Disconnecting )\n", true},
+		"linked, and disconnected by hand":              {nine + up + "6,1,1,-;drbd r0 n2: conn( Connected -> Disconnecting )\n", false},
+		"looked for (8.4), then disconnected by hand": {
+			sb + "6,1,1,-;drbd r0: conn( Unconnected -> WFConnection )\n6,1,1,-;drbd r0: conn( WFConnection -> Disconnecting )\n", false,
+		},
+		"again": {sb + "6,1,1,-;block drbd0: conn( WFBitMapS -> Connected )\n" + sb, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			require.Equal(t, tc.want, SplitBrainLogged([]byte(tc.log), "r0", []int{0}))
