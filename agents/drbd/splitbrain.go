@@ -65,8 +65,8 @@ func (a *agent) keepAttribute(ctx context.Context, value string) {
 		return
 	}
 	name := "drbd-" + fileName(a.name)
-	if value == "" && !a.ledger.Knows(name, attrStandAlone) && !a.ledger.Knows(name, attrSplitBrain) && !a.Env.Probe && a.Env.Action != "start" {
-		return // never set since the ledger began
+	if value == "" && a.ledger.Unset(name) && !a.Env.Probe && a.Env.Action != "start" {
+		return // never set since the ledger began, or taken away since
 	}
 	tools := a.tools
 	tools.Limit = share(ctx)

@@ -118,7 +118,7 @@ func (s system) stop(ctx context.Context, c *ocf.Call) error {
 		return err
 	case err == nil && !found:
 		a.sweep(ctx)
-		a.keepScore(ctx, 0, "stopped", true)
+		a.gone(ctx)
 		return nil
 	case err == nil && r.AnyPrimary():
 		if r, err = a.toSecondary(ctx, noLimit); err != nil {
@@ -130,8 +130,15 @@ func (s system) stop(ctx context.Context, c *ocf.Call) error {
 	if err := a.down(ctx, r); err != nil {
 		return err
 	}
-	a.keepScore(ctx, 0, "stopped", true)
+	a.gone(ctx)
 	return nil
+}
+
+// gone takes back what the cluster was told of the resource. What is known of its link goes too: a
+// stopped resource has none, and the next start finds out anew.
+func (a *agent) gone(ctx context.Context) {
+	a.keepScore(ctx, 0, "stopped", true)
+	a.keepAttribute(ctx, "")
 }
 
 // sweep removes what a start that failed early can leave behind: a resource without volumes, which

@@ -89,7 +89,7 @@ func (l Ledger) look(key, value string) freshness {
 	return believed
 }
 
-// note records that the cluster holds value; forget that nobody knows. A ledger that cannot be
+// note records that the cluster holds value; forget takes the entry out. A ledger that cannot be
 // written costs a child per monitor, nothing else, so callers may ignore the error.
 func (l Ledger) note(key, value string) error {
 	f := l.load()
@@ -162,10 +162,19 @@ func (t Tools) KeepAttribute(ctx context.Context, l Ledger, name, value string, 
 // long ago. It starts no child.
 func (l Ledger) Knows(name, value string) bool { return l.look(name, value) != unknown }
 
+// Unset reports whether the ledger says that the attribute is not set: it was removed, or nothing
+// was ever written. A write that failed, or was killed, may have arrived and leaves it open. It
+// starts no child.
+func (l Ledger) Unset(name string) bool { return l.load().Entries[name].Value == "" }
+
+// unsure is the value of an entry while it is being written and after that failed: whether it
+// arrived is not known, and the next call must write, be it to take it back.
+const unsure = "?"
+
 func (t Tools) keep(l Ledger, key, value string, write func() error) (bool, error) {
+	noted := ignore(l.note(key, unsure))
 	if err := write(); err != nil {
-		// Whether the value arrived is not known: the next call must write again.
-		return false, errors.Join(err, ignore(l.forget(key)))
+		return false, errors.Join(err, noted)
 	}
 	return true, ignore(l.note(key, value))
 }

@@ -249,6 +249,41 @@ func TestFailedWriteIsRepeated(t *testing.T) {
 	require.True(t, written)
 }
 
+func TestAttributeWhoseWriteFailedIsWrittenAgainWhateverItShallBe(t *testing.T) {
+	f, l, ctx := newFake(), ledger(t), context.Background()
+	require.True(t, l.Unset("drbd-r0"))
+	_, err := f.tools().KeepAttribute(ctx, l, "drbd-r0", "SplitBrain", false)
+	require.NoError(t, err)
+	require.False(t, l.Unset("drbd-r0"))
+	f.hangs = true
+	_, err = f.tools().KeepAttribute(ctx, l, "drbd-r0", "", false)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.False(t, l.Unset("drbd-r0"), "it may still be there")
+	f.hangs = false
+	_, err = f.tools().KeepAttribute(ctx, l, "drbd-r0", "", false)
+	require.NoError(t, err)
+	require.NotContains(t, f.attributes, "drbd-r0")
+	require.True(t, l.Unset("drbd-r0"))
+
+	// A set that timed out may have arrived all the same.
+	f.hangs = true
+	_, err = f.tools().KeepAttribute(ctx, l, "drbd-r0", "StandAlone", false)
+	require.Error(t, err)
+	require.False(t, l.Unset("drbd-r0"))
+}
+
+// A call that is killed while it writes leaves no old entry that would be believed.
+func TestEntryIsOpenWhileItIsWritten(t *testing.T) {
+	f, l := newFake(), ledger(t)
+	_, err := f.tools().keep(l, scoreKey, "1000", func() error {
+		require.Equal(t, unknown, l.look(scoreKey, "1000"))
+		require.False(t, l.Unset(scoreKey))
+		return nil
+	})
+	require.NoError(t, err)
+	require.Equal(t, believed, l.look(scoreKey, "1000"))
+}
+
 func TestUnwritableLedgerCostsAChildButNoFailure(t *testing.T) {
 	f, l, ctx := newFake(), ledger(t), context.Background()
 	l.File = filepath.Join(t.TempDir(), "missing", "ledger")
