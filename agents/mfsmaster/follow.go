@@ -335,8 +335,13 @@ func (a *agent) loggerDir() error {
 	return a.usable(a.logger.dataDir)
 }
 
-// previousDir keeps the metalogger's files of the epoch before.
-const previousDir = "baton-previous"
+// previousDir keeps the metalogger's last whole copy of an earlier epoch; fragmentsDir keeps what was
+// there of a download that had not ended. They are two, so that masters that follow each other faster
+// than their metadata can be downloaded do not replace the last whole copy of a node by nothing.
+const (
+	previousDir  = "baton-previous"
+	fragmentsDir = "baton-incomplete"
+)
 
 func (a *agent) setLoggerAside() error {
 	inv, err := mfsmeta.List(a.logger.dataDir)
@@ -348,26 +353,43 @@ func (a *agent) setLoggerAside() error {
 		return nil
 	}
 	dir := filepath.Join(a.logger.dataDir, previousDir)
+	if !whole(inv) {
+		dir = filepath.Join(a.logger.dataDir, fragmentsDir)
+	}
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return a.unreadable(err)
 	}
 	if info, err := os.Lstat(dir); err != nil || !info.IsDir() {
 		return a.unreadable(fmt.Errorf("%s is no directory", dir))
 	}
-	old, err := os.ReadDir(dir)
-	if err != nil {
+	if err := clearCopy(dir); err != nil {
 		return a.unreadable(err)
-	}
-	for _, e := range old {
-		if _, _, isLog := mfsmeta.LogName(e.Name()); isLog || strings.HasPrefix(e.Name(), "metadata") {
-			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
-				return a.unreadable(err)
-			}
-		}
 	}
 	for _, path := range files {
 		if err := os.Rename(path, filepath.Join(dir, filepath.Base(path))); err != nil {
 			return a.unreadable(err)
+		}
+	}
+	return nil
+}
+
+// whole says that a copy can be recovered to the last change that its files show.
+func whole(inv mfsmeta.Inventory) bool {
+	c := summarize(inv)
+	return c.broken == "" && inv.Last(mfsmeta.Master, mfsmeta.Metalogger, mfsmeta.Download) < c.version
+}
+
+// clearCopy removes the metadata files and changelogs that were set aside the time before.
+func clearCopy(dir string) error {
+	old, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range old {
+		if _, _, isLog := mfsmeta.LogName(e.Name()); isLog || strings.HasPrefix(e.Name(), "metadata") {
+			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
