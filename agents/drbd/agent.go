@@ -64,7 +64,14 @@ func (s system) agent(c *ocf.Call) *agent {
 	if boot != "" {
 		a.reader.Record = filepath.Join(a.dir, "drbd-minors")
 	}
-	a.ledger.File = filepath.Join(a.dir, "drbd-"+fileName(c.Env.Instance))
+	// The ledger is the cluster's. A call by hand has the same instance by default, and would make
+	// it void: the cluster's next monitor would no longer know what it told and asked for.
+	if a.clustered() {
+		a.ledger.File = filepath.Join(a.dir, "drbd-"+fileName(c.Env.Instance))
+		if a.ledger.Taken("/") {
+			a.ledger.File = ""
+		}
+	}
 	return a
 }
 

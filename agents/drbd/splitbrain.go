@@ -38,7 +38,7 @@ func (a *agent) watchSplit(ctx context.Context, r drbdstate.Resource) error {
 	if a.ledger.Once("link", value) {
 		a.Log.Error(splitAdvice(r, value, a.discards()))
 	}
-	if value != attrSplitBrain || !a.discards() || r.AnyPrimary() || a.Env.Probe || a.Env.Action != "monitor" {
+	if value != attrSplitBrain || !a.discards() || !a.clustered() || r.AnyPrimary() || a.Env.Probe || a.Env.Action != "monitor" {
 		if value == "" {
 			a.ledger.Once("recovery", "")
 		}

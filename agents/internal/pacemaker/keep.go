@@ -26,7 +26,8 @@ const DefaultRecheck = 5 * time.Minute
 // with the cluster again after Recheck, in case attrd alone lost it. crm_resource --cleanup leaves
 // attributes alone, but is followed by a probe, and a probe writes unconditionally.
 type Ledger struct {
-	// File holds the ledger; it belongs on a file system that does not survive a reboot.
+	// File holds the ledger; it belongs on a file system that does not survive a reboot. Empty:
+	// nothing is remembered.
 	File string
 	// Boot and Executor identify the boot and the process that executes agents.
 	Boot, Executor string
@@ -106,7 +107,34 @@ func (l Ledger) forget(key string) error {
 	return l.store(f)
 }
 
+// Taken reports whether the ledger belongs to the cluster's own executor, which still runs and did
+// not make this call: crm_resource --force-check and the like run an agent as their own child. Such
+// a call would make the ledger void for the executor, so it does better without one.
+func (l Ledger) Taken(root string) bool {
+	data, err := os.ReadFile(l.File)
+	var f ledgerFile
+	if err != nil || json.Unmarshal(data, &f) != nil || f.Boot != l.Boot || f.Executor == l.Executor {
+		return false
+	}
+	text, _, _ := strings.Cut(f.Executor, "@")
+	pid, err := strconv.Atoi(text)
+	if err != nil {
+		return false
+	}
+	if now, err := Executor(root, pid); err != nil || now != f.Executor {
+		return false
+	}
+	name, err := os.ReadFile(filepath.Join(root, "proc", text, "comm"))
+	return err == nil && strings.TrimSpace(string(name)) == executorName
+}
+
+// executorName is the daemon of Pacemaker 2 that runs agents, as /proc/PID/comm has it (15 bytes).
+const executorName = "pacemaker-execd"
+
 func (l Ledger) store(f ledgerFile) error {
+	if l.File == "" {
+		return nil
+	}
 	data, err := json.Marshal(f)
 	if err != nil {
 		return err

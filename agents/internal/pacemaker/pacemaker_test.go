@@ -284,6 +284,48 @@ func TestEntryIsOpenWhileItIsWritten(t *testing.T) {
 	require.Equal(t, believed, l.look(scoreKey, "1000"))
 }
 
+func TestLedgerOfARunningExecutorIsNotTakenByAnother(t *testing.T) {
+	for name, tc := range map[string]struct {
+		comm, start string
+		caller      string
+		boot        string
+		want        bool
+	}{
+		"crm_resource beside the executor": {"pacemaker-execd", "5", "900@77", "boot-1", true},
+		"the executor itself":              {"pacemaker-execd", "5", "100@5", "boot-1", false},
+		"its pid is another's now":         {"pacemaker-execd", "6", "900@77", "boot-1", false},
+		"it was no executor":               {"bash", "5", "900@77", "boot-1", false},
+		"it has ended":                     {"", "", "900@77", "boot-1", false},
+		"before a reboot":                  {"pacemaker-execd", "5", "900@77", "boot-2", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root, l := t.TempDir(), ledger(t)
+			require.False(t, l.Taken(root), "there is none")
+			require.NoError(t, l.note("a", "b"))
+			if tc.comm != "" {
+				dir := filepath.Join(root, "proc/100")
+				require.NoError(t, os.MkdirAll(dir, 0o755))
+				require.NoError(t, os.WriteFile(filepath.Join(dir, "comm"), []byte(tc.comm+"\n"), 0o600))
+				require.NoError(t, os.WriteFile(filepath.Join(dir, "stat"),
+					[]byte("100 (x) S 1 42 42 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 "+tc.start+" 8 9\n"), 0o600))
+			}
+			l.Executor, l.Boot = tc.caller, tc.boot
+			require.Equal(t, tc.want, l.Taken(root))
+		})
+	}
+}
+
+func TestWithoutAFileNothingIsRememberedOrLeftBehind(t *testing.T) {
+	t.Chdir(t.TempDir())
+	l := ledger(t)
+	l.File = ""
+	require.True(t, l.Once("link", "StandAlone"))
+	require.True(t, l.Once("link", "StandAlone"))
+	entries, err := os.ReadDir(".")
+	require.NoError(t, err)
+	require.Empty(t, entries)
+}
+
 func TestUnwritableLedgerCostsAChildButNoFailure(t *testing.T) {
 	f, l, ctx := newFake(), ledger(t), context.Background()
 	l.File = filepath.Join(t.TempDir(), "missing", "ledger")
