@@ -40,6 +40,8 @@ type agent struct {
 	systemd systemd.Manager
 	// reached is the file that holds when, since the boot, the service address was first seen up.
 	reached string
+	// waitingSince is the file that holds since when all server threads wait in the kernel.
+	waitingSince string
 }
 
 // markName is the environment variable that every daemon we start carries; its value is the
@@ -59,7 +61,7 @@ func (s system) agent(c *ocf.Call) *agent {
 	a.runner = command.Runner{Env: []string{markName + "=" + a.state}}
 	a.systemd = systemd.Manager{Root: s.root}
 	if file, err := a.recordFile(); err == nil {
-		a.reached = file + ".reached"
+		a.reached, a.waitingSince = file+".reached", file+".waiting"
 	}
 	return a
 }
@@ -141,7 +143,7 @@ func (a *agent) dropRecord() error {
 	if err != nil {
 		return err
 	}
-	for _, f := range []string{file, a.reached} {
+	for _, f := range []string{file, a.reached, a.waitingSince} {
 		if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

@@ -4,10 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -39,6 +42,12 @@ func (m *machine) write(name, text string) {
 	file := filepath.Join(m.root, name)
 	require.NoError(m.t, os.MkdirAll(filepath.Dir(file), 0o755))
 	require.NoError(m.t, os.WriteFile(file, []byte(text), 0o644))
+}
+
+// replace writes a file that somebody may read at the same time.
+func (m *machine) replace(name, text string) {
+	m.write(name+".new", text)
+	require.NoError(m.t, os.Rename(filepath.Join(m.root, name+".new"), filepath.Join(m.root, name)))
 }
 
 func (m *machine) read(name string) string {
@@ -86,18 +95,32 @@ type answer struct {
 	output string
 }
 
+// run is a call of the cluster.
 func (m *machine) run(action string, env ...string) answer {
 	m.t.Helper()
-	var out, errs strings.Builder
-	p := program(m.root)
-	code := ocf.RunOn(p, ocf.Host{
-		Argv0: "nfsd", Args: []string{action}, Stdout: &out, Stderr: &errs,
+	return m.call(ocf.Host{
+		Argv0: "nfsd", Args: []string{action},
 		Environ: append([]string{
 			"OCF_ROOT=/usr/lib/ocf", "OCF_RA_VERSION_MAJOR=1", "OCF_RESOURCE_INSTANCE=nfs",
-			"HA_RSCTMP=" + filepath.Join(m.root, "run/resource-agents"), "HA_LOGFILE=" + filepath.Join(m.root, "log"),
 			"OCF_RESKEY_nfs_shared_infodir=/data/.nfs", "OCF_RESKEY_CRM_meta_timeout=20000",
 		}, env...),
 	})
+}
+
+// byHand is a call without the environment of a cluster.
+func (m *machine) byHand(args ...string) answer {
+	m.t.Helper()
+	return m.call(ocf.Host{Argv0: "nfsd", Args: args})
+}
+
+func (m *machine) call(h ocf.Host) answer {
+	m.t.Helper()
+	var out, errs strings.Builder
+	h.Stdout, h.Stderr = &out, &errs
+	h.Environ = append([]string{
+		"HA_RSCTMP=" + filepath.Join(m.root, "run/resource-agents"), "HA_LOGFILE=" + filepath.Join(m.root, "log"),
+	}, h.Environ...)
+	code := ocf.RunOn(program(m.root), h)
 	a := answer{code: code, output: out.String() + errs.String()}
 	for line := range strings.SplitSeq(errs.String(), "\n") {
 		if reason, ok := strings.CutPrefix(line, "ocf-exit-reason:"); ok {
@@ -142,11 +165,7 @@ func TestMonitorSaysWhatIsWrong(t *testing.T) {
 		"another tracker": {func(m *machine) {
 			require.NoError(t, os.Remove(filepath.Join(m.root, "proc/30/fd/0")))
 		}, 190, "the kernel does not keep its clients in the shared database"},
-		"all threads stand in the kernel": {func(m *machine) {
-			for _, pid := range []int{20, 21} {
-				m.write(fmt.Sprintf("proc/%d/stat", pid), fmt.Sprintf("%d (nfsd) D 2 0 0 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 99000 0 0", pid))
-			}
-		}, 1, "NFS server: hangs: all 2 threads wait in the kernel (rq_qos_wait)"},
+		"all threads stand in the kernel": {func(m *machine) { m.freeze() }, 190, "all 2 threads wait in the kernel (rq_qos_wait) for 0s"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
@@ -164,6 +183,94 @@ func TestOneThreadInTheKernelIsWorkAndNotAHang(t *testing.T) {
 	m.serving()
 	m.write("proc/20/stat", "20 (nfsd) D 2 0 0 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 99000 0 0")
 	require.Equal(t, 0, m.run("monitor", recurring, oneExport).code)
+}
+
+// freeze lets all server threads wait in the kernel.
+func (m *machine) freeze() {
+	for _, pid := range []int{20, 21} {
+		m.write(fmt.Sprintf("proc/%d/stat", pid), fmt.Sprintf("%d (nfsd) D 2 0 0 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 99000 0 0", pid))
+	}
+}
+
+func TestAFrozenDiskIsNoReasonForARestartUntilNothingHasMovedForLong(t *testing.T) {
+	m := newMachine(t)
+	m.serving()
+	m.freeze()
+	look := func(uptime, interval string, code int) {
+		t.Helper()
+		m.write("proc/uptime", uptime+" 0.00\n")
+		got := m.run("monitor", interval, oneExport, "OCF_RESKEY_CRM_meta_timeout=2000", "OCF_CHECK_LEVEL=10")
+		require.Equal(t, code, got.code, got.output)
+	}
+	const probe = "OCF_RESKEY_CRM_meta_on_node=n1" // and no interval
+	look("2000.00", probe, 190)                    // looks, and keeps nothing
+	look("2200.00", recurring, 190)
+	look("2319.00", recurring, 190)
+	look("2320.00", probe, 1)
+	look("2320.00", recurring, 1)
+	require.Contains(t, m.read("log"), "NFS server: hangs: all 2 threads wait in the kernel (rq_qos_wait) for 2m0s")
+
+	m.write("proc/20/status", "voluntary_ctxt_switches:\t6\nnonvoluntary_ctxt_switches:\t1\n")
+	look("2321.00", recurring, 190) // a step: the disk was back meanwhile
+	look("2440.00", recurring, 190)
+	look("2441.00", recurring, 1)
+
+	m.write("proc/20/stat", "20 (nfsd) S 2 0 0 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 99000 0 0")
+	m.write("proc/uptime", "2442.00 0.00\n")
+	require.Equal(t, 0, m.run("monitor", recurring, oneExport).code)
+	m.freeze()
+	look("2600.00", recurring, 190) // the clock begins anew
+	require.Equal(t, 1, m.run("monitor", recurring, oneExport, "OCF_RESKEY_hang_timeout=0").code)
+}
+
+// Threads that want to write into a page cache that may take no more wake up again and again.
+func TestThreadsThatMakeStepsButAllWaitAndDoNotAnswerAreAFrozenDiskToo(t *testing.T) {
+	m := newMachine(t)
+	m.serving()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	port := taken.Addr().(*net.TCPAddr).Port
+	require.NoError(t, taken.Close()) // nobody answers there
+	m.write("proc/fs/nfsd/portlist", fmt.Sprintf("tcp %d\n", port))
+	deep := []string{recurring, oneExport, fmt.Sprintf("OCF_RESKEY_port=%d", port), "OCF_CHECK_LEVEL=10", "OCF_RESKEY_CRM_meta_timeout=4000"}
+	require.Equal(t, 1, m.run("monitor", deep...).code, "a server that does not answer and does not wait for a disk")
+
+	m.freeze()
+	moving := make(chan struct{})
+	var mover sync.WaitGroup
+	mover.Go(func() {
+		for n := 10; ; n++ {
+			select {
+			case <-moving:
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+			text := fmt.Sprintf("voluntary_ctxt_switches:\t%d\n", n)
+			m.replace("proc/20/status", text)
+		}
+	})
+	got := m.run("monitor", deep...)
+	require.Equal(t, 190, got.code, got.output)
+	m.write("proc/uptime", "1121.00 0.00\n")
+	got = m.run("monitor", deep...)
+	require.Equal(t, 1, got.code, got.output)
+	require.Contains(t, got.reason, "hangs: all 2 threads wait in the kernel")
+	close(moving)
+	mover.Wait()
+}
+
+func TestAMonitorByHandAndAProbeEndNoGracePeriod(t *testing.T) {
+	m := newMachine(t)
+	m.serving()
+	m.write("proc/fs/nfsd/v4_end_grace", "N\n")
+	m.write("proc/uptime", "1100.00 900.00\n") // the threads run for 110 s
+	require.Equal(t, 0, m.byHand("monitor", "--level", "0", "-o", "nfs_shared_infodir=/data/.nfs").code)
+	require.Equal(t, 0, m.run("monitor", oneExport).code)
+	require.Equal(t, "N\n", m.read("proc/fs/nfsd/v4_end_grace"), "who calls them may know neither max_grace nor nfs_ip")
+
+	got := m.call(ocf.Host{Argv0: "/etc/ha.d/resource.d/nfsd", Args: []string{"/data/.nfs", "status"}})
+	require.Equal(t, 0, got.code, got.output)
+	require.Equal(t, "Y\n", m.read("proc/fs/nfsd/v4_end_grace"), "heartbeat's status is all the monitor that it has")
 }
 
 func TestMonitorEndsAGracePeriodThatLastsTooLong(t *testing.T) {

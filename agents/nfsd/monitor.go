@@ -17,7 +17,7 @@ import (
 )
 
 // monitor looks at the server without a child process. It changes nothing of the service, apart
-// from ending a grace period that has lasted max_grace.
+// from a recurring one, which ends a grace period that has lasted max_grace.
 func (s system) monitor(ctx context.Context, c *ocf.Call) (ocf.State, error) {
 	a := s.agent(c)
 	w, err := a.settings()
@@ -45,24 +45,47 @@ func (a *agent) watch(ctx context.Context, w settings, f facts) (ocf.State, erro
 	if v.state == ocf.Stopped {
 		return ocf.Stopped, &ocf.Error{Object: "NFS server", Found: v.fault, Do: v.do}
 	}
+	if state, err := a.works(ctx, w, f.household.threads); err != nil || state != ocf.Running {
+		return state, err
+	}
 	if v.state == ocf.DegradedRunning {
 		a.Note("%s; %s", v.fault, v.do)
 		a.Log.Warn(v.fault)
 		return ocf.DegradedRunning, nil
 	}
-	if err := a.stuck(ctx, f.household.threads); err != nil {
-		return ocf.Stopped, err
+	if a.recurring() {
+		a.limitGrace(w, f.household.threads)
+		a.keepMountList(w)
 	}
-	if a.Env.CheckLevel >= 10 {
-		if err := a.ask(ctx, w); err != nil {
-			return ocf.Stopped, err
-		}
-	}
-	a.limitGrace(w, f.household.threads)
-	a.keepMountList(w)
 	a.Note("%d threads, %d exports", f.threads, len(w.exports))
 	return ocf.Running, nil
 }
+
+// works asks whether the threads serve, or all wait for a disk.
+func (a *agent) works(ctx context.Context, w settings, threads []process.Process) (ocf.State, error) {
+	h, free := a.stuck(ctx, threads)
+	if h != nil {
+		return a.suspended(w, *h)
+	}
+	if a.Env.CheckLevel >= 10 {
+		if err := a.ask(ctx, w); err != nil {
+			if h := a.stuckUnanswered(ctx, threads); h != nil {
+				return a.suspended(w, *h)
+			}
+			return ocf.Stopped, err
+		}
+		free = true
+	}
+	if free {
+		a.forgetSighting()
+	}
+	return ocf.Running, nil
+}
+
+// recurring tells the monitor that the cluster repeats, or heartbeat's status, from a call by hand
+// and a probe. Those know neither all parameters (max_grace, nfs_ip) nor whether the server is in
+// use, so that they only look.
+func (a *agent) recurring() bool { return !a.Env.Probe || a.Env.Caller == ocf.Heartbeat }
 
 // expect fills in what should be exported: what start recorded, else what the parameters say.
 func (a *agent) expect(w *settings, f facts) {
@@ -89,53 +112,6 @@ func (a *agent) noteStopped(f facts) {
 	default:
 		a.Note("the NFS server does not run: no threads, no daemons of ours")
 	}
-}
-
-// hungAfter is how long all threads must stand in the kernel without a single step before the
-// server counts as hung: a slow disk makes steps.
-const hungAfter = 3 * time.Second
-
-// stuck tells a server whose threads all wait in the kernel for something that does not come
-// (state D) from one that is merely busy. It costs time only if all of them are found in D.
-func (a *agent) stuck(ctx context.Context, threads []process.Process) error {
-	if len(threads) == 0 {
-		return nil // another kernel may name them otherwise; their number has been read already
-	}
-	before, in, all := a.waiting(threads)
-	if !all {
-		return nil
-	}
-	a.Waiting("server threads that wait in the kernel")
-	ctx, cancel := within(ctx, hungAfter)
-	defer cancel()
-	err := poll(ctx, func() (bool, error) {
-		now, _, all := a.waiting(threads)
-		return !all || now != before, nil
-	})
-	if err == nil {
-		a.Waiting("")
-		return nil
-	}
-	return &ocf.Error{
-		Object: "NFS server", Found: fmt.Sprintf("hangs: all %d threads wait in the kernel (%s)", len(threads), in),
-		Do: "see whether the disk below the exports answers",
-	}
-}
-
-// waiting sums the steps that the threads have made, and tells whether all of them wait in D.
-func (a *agent) waiting(threads []process.Process) (steps uint64, in string, all bool) {
-	for _, t := range threads {
-		p, err := a.table.Lookup(t.ID)
-		if err != nil || p.State != process.Uninterruptible {
-			return 0, "", false
-		}
-		act, err := a.kernel.Activity(t.PID)
-		if err != nil {
-			return 0, "", false
-		}
-		steps, in = steps+act.Switches, act.In
-	}
-	return steps, in, true
 }
 
 // ask makes a NULL call to everything that the server is to serve, over the wire.

@@ -31,12 +31,14 @@ type settings struct {
 	lease    time.Duration // 0: the kernel's
 	grace    time.Duration
 	maxGrace time.Duration // 0: never ended by us
-	ips      []netip.Addr
-	notify   bool
-	retry    int
-	pipefs   string
-	tabDir   string // where exportfs keeps etab
-	exports  []nfsexports.Export
+	// hangTimeout is how long all threads may wait in the kernel.
+	hangTimeout time.Duration
+	ips         []netip.Addr
+	notify      bool
+	retry       int
+	pipefs      string
+	tabDir      string // where exportfs keeps etab
+	exports     []nfsexports.Export
 	// fromFiles says that exports are what /etc/exports held.
 	fromFiles bool
 }
@@ -55,22 +57,23 @@ func (a *agent) settings() (settings, error) {
 	}
 	p := a.Params
 	w := settings{
-		state:    a.state,
-		scope:    p.String(parScope),
-		threads:  number(p, parThreads, conf, "nfsd", "threads"),
-		mountd:   number(p, parMountd, conf, "mountd", "port"),
-		statd:    number(p, parStatd, conf, "statd", "port"),
-		statdOut: number(p, parStatdOut, conf, "statd", "outgoing-port"),
-		lockdTCP: number(p, parLockdTCP, conf, "lockd", "port"),
-		lockdUDP: number(p, parLockdUDP, conf, "lockd", "udp-port"),
-		lease:    seconds(p, parLease, conf, "lease-time"),
-		grace:    seconds(p, parGrace, conf, "grace-time"),
-		maxGrace: p.Seconds(parMaxGrace),
-		ips:      addresses(p.String(parIP)),
-		notify:   !p.Bool(parNoNotify),
-		retry:    p.Int(parRetry),
-		pipefs:   a.pipefs(conf),
-		tabDir:   tabDir(conf),
+		state:       a.state,
+		scope:       p.String(parScope),
+		threads:     number(p, parThreads, conf, "nfsd", "threads"),
+		mountd:      number(p, parMountd, conf, "mountd", "port"),
+		statd:       number(p, parStatd, conf, "statd", "port"),
+		statdOut:    number(p, parStatdOut, conf, "statd", "outgoing-port"),
+		lockdTCP:    number(p, parLockdTCP, conf, "lockd", "port"),
+		lockdUDP:    number(p, parLockdUDP, conf, "lockd", "udp-port"),
+		lease:       seconds(p, parLease, conf, "lease-time"),
+		grace:       seconds(p, parGrace, conf, "grace-time"),
+		maxGrace:    p.Seconds(parMaxGrace),
+		hangTimeout: p.Seconds(parHang),
+		ips:         addresses(p.String(parIP)),
+		notify:      !p.Bool(parNoNotify),
+		retry:       p.Int(parRetry),
+		pipefs:      a.pipefs(conf),
+		tabDir:      tabDir(conf),
 		versions: nfsproc.Versions{
 			"3":   !p.Bool(parV4Only) && boolean(p, parVers3, conf, "vers3"),
 			"4.0": boolean(p, parVers40, conf, "vers4.0"),

@@ -36,6 +36,7 @@ const (
 	parLease    = "lease_time"
 	parGrace    = "grace_time"
 	parMaxGrace = "max_grace"
+	parHang     = "hang_timeout"
 	parIP       = "nfs_ip"
 	parNoNotify = "nfs_no_notify"
 	parRetry    = "nfs_smnotify_retry_time"
@@ -208,6 +209,12 @@ func stateParameters() []metadata.Parameter {
 			LongDesc: "A client that has died, or one of NFSv4.0 or 3, keeps the grace period open, and nobody can open or lock files meanwhile. So many seconds after " +
 				"clients can reach the server (its address nfs_ip is up, or else the start) the agent ends it. Clients that have not come back by then lose their locks. " +
 				"0: never ended. The default lies just below the moment, 25.5 s, at which waiting Linux clients try again.",
+		},
+		{
+			Name: parHang, Type: metadata.Seconds, Default: "120", Min: 0, Max: 3600, Reloadable: true,
+			ShortDesc: "How long all server threads may wait for a disk",
+			LongDesc: "A frozen disk stops all server threads in the kernel, and a restart of the server would wait for the same disk. So the monitor " +
+				"answers degraded until nothing has moved for so long, and fails then. It must be longer than DRBD's fence-peer handler takes, 90 s as a rule.",
 		},
 		{
 			Name: parIP, Type: metadata.String,
