@@ -31,7 +31,8 @@ type agent struct {
 	scores scores
 	tools  pacemaker.Tools
 	ledger pacemaker.Ledger
-	dir    string // for records; empty where there is none
+	asked  time.Duration // what the cluster's answers took so far, see ask
+	dir    string        // for records; empty where there is none
 }
 
 // agent prepares a call. It cannot fail: a directory for records that cannot be made costs

@@ -86,9 +86,9 @@ func (a *agent) keepScore(ctx context.Context, n int, why string, force bool) {
 	if !a.clustered() {
 		return
 	}
-	tools := a.tools
-	tools.Limit = share(ctx)
+	ctx, tools, done := a.ask(ctx)
 	written, err := tools.KeepScore(ctx, a.ledger, n, force)
+	done()
 	switch {
 	case pacemaker.NoCluster(err):
 		a.Log.Debug("no promotion score: " + err.Error())
@@ -99,11 +99,22 @@ func (a *agent) keepScore(ctx context.Context, n int, why string, force bool) {
 	}
 }
 
-// share is the part of the remaining time that one call to the cluster may take.
-func share(ctx context.Context) time.Duration {
+// ask gives what a question to the cluster needs. All of one action's share a limit, so that a
+// cluster that hangs delays the action by it once: at most a third of the time that is left. What
+// comes after the limit was used up still gets a moment: where it fails, the ledger knows.
+func (a *agent) ask(ctx context.Context) (asking context.Context, tools pacemaker.Tools, done func()) {
+	const least = 100 * time.Millisecond
 	limit := pacemaker.DefaultLimit
 	if end, ok := ctx.Deadline(); ok {
-		limit = min(limit, max(time.Until(end)/3, 100*time.Millisecond))
+		limit = min(limit, time.Until(end)/3)
 	}
-	return limit
+	limit = max(limit-a.asked, least)
+	begin := time.Now()
+	asking, cancel := context.WithTimeout(ctx, limit)
+	tools = a.tools
+	tools.Limit = limit
+	return asking, tools, func() {
+		cancel()
+		a.asked += time.Since(begin)
+	}
 }

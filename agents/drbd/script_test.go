@@ -35,6 +35,7 @@ func TestMain(m *testing.M) {
 //	ocf CODE drbd ACTION   runs the agent and compares its exit code
 //	is FIELD=VALUE …       compares the model
 //	called TEXT [COUNT]    counts the calls of tools that begin with the text
+//	took TIME              the last run of the agent took no longer
 //	forget                 forgets the calls
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -65,7 +66,7 @@ func TestScripts(t *testing.T) {
 			return os.WriteFile(filepath.Join(boot, "boot_id"), []byte("boot-1\n"), 0o600)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"machine": cmdMachine, "ocf": cmdOCF, "is": cmdIs, "called": cmdCalled, "forget": cmdForget,
+			"machine": cmdMachine, "ocf": cmdOCF, "is": cmdIs, "called": cmdCalled, "forget": cmdForget, "took": cmdTook,
 		},
 	})
 }
@@ -157,7 +158,19 @@ func cmdOCF(ts *testscript.TestScript, _ bool, args []string) {
 	if code != want {
 		ts.Fatalf("%v: exit code %d, expected %d\n%s", args[1:], code, want, ts.ReadFile("stderr"))
 	}
-	ts.Logf("%v took %v", args[1:], time.Since(begin).Round(time.Millisecond))
+	took := time.Since(begin).Round(time.Millisecond)
+	ts.Setenv("TOOK", took.String())
+	ts.Logf("%v took %v", args[1:], took)
+}
+
+func cmdTook(ts *testscript.TestScript, _ bool, args []string) {
+	limit, err := time.ParseDuration(args[0])
+	ts.Check(err)
+	took, err := time.ParseDuration(ts.Getenv("TOOK"))
+	ts.Check(err)
+	if took > limit {
+		ts.Fatalf("it took %v, expected at most %v", took, limit)
+	}
 }
 
 func TestModelSurvivesItsFile(t *testing.T) {

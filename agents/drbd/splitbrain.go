@@ -68,8 +68,8 @@ func (a *agent) keepAttribute(ctx context.Context, value string) {
 	if value == "" && a.ledger.Unset(name) && !a.Env.Probe && a.Env.Action != "start" {
 		return // never set since the ledger began, or taken away since
 	}
-	tools := a.tools
-	tools.Limit = share(ctx)
+	ctx, tools, done := a.ask(ctx)
+	defer done()
 	if _, err := tools.KeepAttribute(ctx, a.ledger, name, value, false); err != nil && !pacemaker.NoCluster(err) {
 		a.Log.Warn("node attribute " + name + ": " + err.Error())
 	}
@@ -197,8 +197,8 @@ func mayDiscard(c conditions) string {
 }
 
 func (a *agent) mayNotDiscard(ctx context.Context, r drbdstate.Resource) string {
-	tools := a.tools
-	tools.Limit = share(ctx)
+	ctx, tools, done := a.ask(ctx)
+	defer done()
 	cluster, err := tools.Cluster(ctx)
 	if err != nil {
 		return err.Error()
