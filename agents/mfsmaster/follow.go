@@ -225,9 +225,10 @@ func (a *agent) scoreAtStart(ctx context.Context, known history, masterElsewhere
 }
 
 // ownsAll says that the node's own copy is that of the present epoch's master, whole: nobody else can
-// have more. After a reboot that is certain only if every change was synced.
+// have more. After a reboot that is certain only if every change was synced. What was taken over from
+// the metalogger for a promotion that failed is a follower's copy wherever it lies.
 func (a *agent) ownsAll(own copyOf, known history) bool {
-	return known.MetaID != 0 && known.place(own) == current &&
+	return known.MetaID != 0 && known.place(own) == current && !a.adopted() &&
 		(a.call.Params.String("durability") == durabilitySync || a.kept("seen") != "")
 }
 

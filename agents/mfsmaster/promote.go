@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"baton/agents/internal/atomicfile"
 	"baton/agents/internal/mfsmeta"
 	"baton/ocf"
 )
@@ -52,6 +53,10 @@ func promote(ctx context.Context, a *agent) error {
 		a.takeBack(ctx, known, next, epoch)
 		return err
 	}
+	if err := os.Remove(filepath.Join(a.dataDir, adoptedMark)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		// The node only counts for less than it is until its next promotion.
+		a.call.Log.Warn(err.Error())
+	}
 	known = next
 	a.setScore(ctx, scoreServing, true)
 	// The version of the fork, not the one that is served a moment later: a copy that stopped at the
@@ -66,13 +71,20 @@ func (a *agent) takeNewest(ctx context.Context, known history) (next history, ep
 	own, logger := a.copies()
 	useLogger, ok, why := known.best(own, logger)
 	if !ok && a.mayInitialize(own, logger, known) {
-		return known, 0, nil // bringUp makes it
+		// bringUp makes it. A mark that is left of files which were taken out would place it wrongly.
+		if err := writeEpoch(a.dataDir, known.Epoch); err != nil {
+			return known, 0, a.unreadable(err)
+		}
+		return known, 0, nil
 	}
 	if !ok {
 		return known, 0, a.fail(ocf.Failed, "no copy that may be promoted: "+why, "metadata of the cluster's present history",
 			"let a node with newer metadata be promoted; for the steps by hand see docs/mfs.md, promoting by hand")
 	}
 	if useLogger {
+		if err := a.markAdopted(); err != nil {
+			return known, 0, a.unreadable(err)
+		}
 		if err := a.adopt(logger); err != nil {
 			return known, 0, err
 		}
@@ -130,6 +142,20 @@ func (a *agent) takeBack(ctx context.Context, known, next history, epoch uint64)
 	if err := writeEpoch(a.dataDir, epoch); err != nil {
 		a.call.Log.Warn(err.Error())
 	}
+}
+
+// adoptedMark says that the master's directory holds what the metalogger had, and that no master has
+// served it yet: such a copy may lack the last changes of the master that acknowledged them.
+const adoptedMark = ".baton-adopted"
+
+func (a *agent) markAdopted() error {
+	return atomicfile.Write(filepath.Join(a.dataDir, adoptedMark), []byte("The metadata here are a metalogger's copy that no master has served.\n"), 0o644)
+}
+
+// adopted is also true where that cannot be told.
+func (a *agent) adopted() bool {
+	_, err := os.Lstat(filepath.Join(a.dataDir, adoptedMark))
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // adopt replaces the master's files by a copy of the metalogger's. The old ones go to the archive;
