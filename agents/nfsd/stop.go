@@ -34,7 +34,10 @@ func (s system) stop(ctx context.Context, c *ocf.Call) error {
 }
 
 // takeDown is the work of stop. The order: the threads first, for they hold the clients' open
-// files; then the exports, then the daemons, nfsdcld among them, whose database lies on the disk.
+// files; then the daemons, nfsdcld among them, whose database lies on the disk; the exports last,
+// for an answer of mountd that comes after the kernel's caches were flushed would hold the file
+// system again. Nor does mountd go with the threads: one that waits for its answer would wait for
+// five seconds more (thread_wait of svc_recv in net/sunrpc/svc_xprt.c).
 func (a *agent) takeDown(ctx context.Context, w settings, f facts) error {
 	dirs := nfsexports.Dirs(f.table)
 	if err := a.endHelper(ctx, f); err != nil {
@@ -48,11 +51,11 @@ func (a *agent) takeDown(ctx context.Context, w settings, f facts) error {
 			return err
 		}
 	}
-	if err := a.unexport(ctx, w, dirs); err != nil {
-		return err
-	}
 	a.closeConnections(f)
 	if err := a.endDaemons(ctx, f.ours); err != nil {
+		return err
+	}
+	if err := a.unexport(ctx, w, dirs); err != nil {
 		return err
 	}
 	a.released(ctx, append(dirs, a.state))
@@ -151,19 +154,24 @@ func (a *agent) unexport(ctx context.Context, w settings, dirs []string) error {
 			return err
 		}
 	}
-	if err := a.kernel.FlushExports(time.Now().Unix()); err != nil {
-		return &ocf.Error{Object: "export caches", Found: "cannot be flushed", Err: err}
-	}
 	a.Waiting("the kernel to let go of its exports")
 	defer a.Waiting("")
 	var held []string
 	ctx, cancel := within(ctx, 10*time.Second)
 	defer cancel()
 	err := poll(ctx, func() (bool, error) {
+		// Each time anew: what came in meanwhile is not flushed by what was done before.
+		if err := a.kernel.FlushExports(time.Now().Unix()); err != nil {
+			return false, &ocf.Error{Object: "export caches", Found: "cannot be flushed", Err: err}
+		}
 		var err error
 		held, err = a.kernel.Held()
 		return len(held) == 0, err
 	})
+	var refused *ocf.Error
+	if errors.As(err, &refused) {
+		return refused
+	}
 	if err != nil {
 		return &ocf.Error{Object: "export caches", Found: "still hold " + strings.Join(held, ", "), Err: err, Do: "exportfs -f"}
 	}

@@ -46,16 +46,20 @@ func (s Server) Held() ([]string, error) {
 }
 
 // parseContent takes the paths from the content file of nfsd.export or nfsd.fh, whose words are
-// escaped as in mountinfo (svc_export_show and expkey_show in fs/nfsd/export.c). Lines that begin
-// with '#' are headings, or entries that hold nothing (expired, pending or negative):
+// escaped as in mountinfo (svc_export_show and expkey_show in fs/nfsd/export.c). A line that begins
+// with '#' is a heading; with "# ", an entry that is expired, pending or negative (c_show in
+// net/sunrpc/cache.c). Such an entry cannot be used, but it holds its path like any other from the
+// moment at which it was made (svc_export_init) until it is flushed:
 //
 //	#path domain(flags)
 //	/data	192.0.2.0/24(rw,root_squash,sync,wdelay,no_subtree_check,fsid=1)
+//	# /data/share	192.0.2.0/24()
 //	#domain fsidtype fsid [path]
 //	192.0.2.0/24 1 0x00000001 /data
 func parseContent(text string) []string {
 	var paths []string
 	for line := range strings.SplitSeq(text, "\n") {
+		line = strings.TrimPrefix(line, "# ")
 		if strings.HasPrefix(line, "#") {
 			continue
 		}

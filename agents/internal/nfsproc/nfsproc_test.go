@@ -63,16 +63,17 @@ func TestParsePorts(t *testing.T) {
 	require.Empty(t, parsePorts(""))
 }
 
-func TestParseContentTakesOnlyWhatHoldsAFileSystem(t *testing.T) {
-	require.Equal(t, []string{"/data", "/data/a b"}, parseContent(`#path domain(flags)
+func TestParseContentTakesEverythingThatHoldsAFileSystem(t *testing.T) {
+	require.Equal(t, []string{"/data", "/negative", "/data/a b"}, parseContent(`#path domain(flags)
 /data	192.0.2.0/24(rw,no_root_squash,sync,wdelay,no_subtree_check,fsid=1)
-# /gone	192.0.2.0/24(rw)
+# /negative	192.0.2.0/24()
 /data/a\040b	*(ro)
 `))
-	require.Equal(t, []string{"/data"}, parseContent(`#domain fsidtype fsid [path]
+	require.Equal(t, []string{"/data", "/expired"}, parseContent(`#domain fsidtype fsid [path]
 192.0.2.0/24 1 0x00000001 /data
 * 6 0x0100000000000000aabbccddeeff0011
 # * 1 0x00000007 /expired
+# * 1 0x00000008
 junk
 `))
 }
