@@ -170,7 +170,8 @@ func (a *agent) deepLook(ctx context.Context, s sighting) error {
 		reached = before
 	}
 	known, err := a.recorded()
-	if err == nil && known.MetaID == s.module.MetaID && reached > known.Version && a.recordAge() > recordEvery {
+	if err == nil && known.MetaID == s.module.MetaID && reached > known.Version && a.recordAge() > recordEvery &&
+		(a.mode != modeMetaloggers || a.ofEpoch(known)) {
 		known.Version = reached
 		if err := a.record(ctx, known); err != nil {
 			a.call.Log.Warn(err.Error())

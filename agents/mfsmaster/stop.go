@@ -63,10 +63,31 @@ func (a *agent) rememberStop(ctx context.Context) {
 	if err != nil || kerr != nil || h.New || known.MetaID == 0 || h.MetaID != known.MetaID || h.Version <= known.Version {
 		return
 	}
+	if a.mode == modeMetaloggers {
+		// This node's own record may be of an epoch that has ended while it stood aside; its master was
+		// started by hand then, and what it did there is no part of the cluster's history.
+		if known, err = a.known(ctx); err != nil {
+			a.call.Log.Warn(err.Error())
+			return
+		}
+		if !a.ofEpoch(known) || h.MetaID != known.MetaID || h.Version <= known.Version {
+			return
+		}
+	}
 	known.Version = h.Version
 	if err := a.record(ctx, known); err != nil {
 		a.call.Log.Warn(err.Error())
 	}
+}
+
+// ofEpoch says that the master's directory belongs to the cluster's present epoch.
+func (a *agent) ofEpoch(known history) bool {
+	epoch, err := readEpoch(a.dataDir)
+	if err != nil {
+		a.call.Log.Warn(err.Error())
+		return false
+	}
+	return epoch == known.Epoch
 }
 
 // reloadAgent puts changed parameters into effect: all of those that are reloadable are read by

@@ -205,8 +205,47 @@ func TestAPromotionThatFailsShutsNobodyOut(t *testing.T) {
 	exports := filepath.Join(p.b.dir, "exports.cfg")
 	require.NoError(t, os.Rename(exports, exports+".away"))
 	p.b.expect(failed, "promote")
+	p.b.expect(ok, "demote")
+	require.Positive(t, p.score("b"))
+	require.Less(t, p.score("b"), p.score("a"), "what b took over from its metalogger is not what a acknowledged")
+	p.b.expect(ok, "stop")
+	p.b.expect(ok, "start")
+	require.Less(t, p.score("b"), p.score("a"))
 	p.a.expect(ok, "promote")
 	require.Empty(t, p.a.missing(mnt, acked))
+	p.promoted("a", p.b)
+	// What has been served counts as a master's own.
+	require.NoError(t, os.Rename(exports+".away", exports))
+	p.follows(p.b, "b")
+	p.a.expect(ok, "stop")
+	p.b.expect(ok, "promote")
+	p.b.kill()
+	p.b.expect(ok, "demote")
+	require.Equal(t, 950000, p.score("b"))
+}
+
+// A node stands aside while another is promoted; somebody starts its master by hand.
+func TestAMasterThatWasStartedByHandDoesNotRewriteTheClustersHistory(t *testing.T) {
+	t.Parallel()
+	p := newPair(t).born()
+	mnt := p.a.mount()
+	p.a.create(mnt, "both", 50)
+	p.follows(p.b, "b")
+	p.a.expect(ok, "stop")
+	p.b.expect(ok, "promote")
+	acked := p.a.create(mnt, "new", 20)
+	p.b.kill()
+	p.a.inside("mfsmaster", "-c", p.a.cfg, "start")
+	p.a.create(mnt, "astray", 100)
+
+	record := filepath.Join(p.state, "property@mfsmaster-mfs")
+	before := p.a.read(record)
+	p.a.expect(ok, "start")
+	require.Equal(t, before, p.a.read(record))
+	require.Zero(t, p.score("a"))
+	p.b.expect(ok, "demote")
+	p.b.expect(ok, "promote")
+	require.Empty(t, p.b.missing(mnt, acked))
 }
 
 // A master dies with changes that no follower had; the follower is promoted without them, and the
