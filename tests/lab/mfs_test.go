@@ -134,11 +134,12 @@ func startMFS(t *testing.T, extra string) *mfsLab {
 }
 
 // startMetaloggers begins the scenarios of way 2: no node has metadata, so the first promotion is
-// told where to make them by a score that no agent would give.
-func startMetaloggers(t *testing.T) *mfsLab {
+// told where to make them by a score that no agent would give. change is pairs of a text of the
+// example and what stands in its place.
+func startMetaloggers(t *testing.T, change ...string) *mfsLab {
 	t.Helper()
 	m := &mfsLab{Lab: lab.Start(t, metaloggerStage), way: 2}
-	require.NoError(t, m.CrmText(t.Context(), mfsCRM(t, "mfs-metalogger", "")+"\nlocation first mfsmaster-clone rule $role=Promoted 5: #uname eq n1\n"))
+	require.NoError(t, m.CrmText(t.Context(), strings.NewReplacer(change...).Replace(mfsCRM(t, "mfs-metalogger", ""))+"\nlocation first mfsmaster-clone rule $role=Promoted 5: #uname eq n1\n"))
 	m.MustActive(t, "mfsmaster", "Promoted", m.N1, 8*aMinute)
 	m.begin(t)
 	return m

@@ -260,11 +260,24 @@ func TestMatrixNFSWithOtherVersions(t *testing.T) {
 			require.NoError(t, n.Standby(t.Context(), n.N1))
 			n.MustActive(t, "vip", "", n.N2, 3*aMinute)
 			n.working(t, time.Now())
+			if c.vers == "3" {
+				n.reclaimed(t, n.N2)
+			}
 			n.proven(t, n.N2)
 			n.noFailures(t)
 			n.nothingLeft(t, n.N1)
 		})
 	}
+}
+
+// reclaimed waits until the client has its lock again: writes of NFSv3 need none, and the client is
+// told to ask for it only after the address is up.
+func (n *nfsLab) reclaimed(t testing.TB, on *lab.Machine) {
+	t.Helper()
+	lab.Eventually(t, 2*aMinute, "the client's lock on "+on.Name, func(ctx context.Context) (bool, string) {
+		out, err := on.Run(ctx, "grep \":$(stat -c %%i %s/locked) \" /proc/locks || { cat /proc/locks; journalctl -b --no-pager | grep -i 'sm-notify\\|statd' | tail -n 5; false; }", nfsShare)
+		return err == nil, out
+	})
 }
 
 // TestMatrixNFSDaemonsAreMissed kills each daemon, and halts mountd: the monitor notices and the
@@ -279,6 +292,7 @@ func TestMatrixNFSDaemonsAreMissed(t *testing.T) {
 	} {
 		n.Timeline.Add("n1: %s to %s", c.signal, c.daemon)
 		began := time.Now()
+		old := n.N1.Sh(t, "pgrep -o -x %s", c.daemon)
 		n.N1.Sh(t, "pkill -%s -x %s", c.signal, c.daemon)
 		lab.Eventually(t, 3*aMinute, fmt.Sprintf("crm_mon to say that %s", c.reason), func(ctx context.Context) (bool, string) {
 			out, err := n.onAny(ctx, "crm_mon -1 --include=failures 2>&1")
@@ -286,6 +300,10 @@ func TestMatrixNFSDaemonsAreMissed(t *testing.T) {
 				return false, err.Error()
 			}
 			return strings.Contains(out, c.reason), out
+		})
+		lab.Eventually(t, 3*aMinute, "a new "+c.daemon, func(ctx context.Context) (bool, string) {
+			out, err := n.N1.Run(ctx, "pgrep -o -x %s", c.daemon)
+			return err == nil && strings.TrimSpace(out) != old, out
 		})
 		n.MustActive(t, "vip", "", n.N1, 3*aMinute)
 		n.working(t, time.Now())
@@ -301,7 +319,7 @@ func TestMatrixNFSDaemonsAreMissed(t *testing.T) {
 func TestMatrixNFSDeadClientDoesNotHoldUpTheOthers(t *testing.T) {
 	n := startNFS(t, nfsOptions{})
 	// n2 stands for the dead client: it mounts, opens a file, and loses its power.
-	n.N2.Sh(t, "mkdir -p /mnt/c && mount -t nfs -o vers=4.2,hard %s:%s /mnt/c && setsid sh -c 'exec 9>/mnt/c/dead; sleep 1000' >/dev/null 2>&1 </dev/null &", drbdAddress, nfsShare)
+	n.N2.Sh(t, "mkdir -p /mnt/c && mount -t nfs -o vers=4.2,hard %s:%s /mnt/c && { setsid sh -c 'exec 9>/mnt/c/dead; sleep 1000' >/dev/null 2>&1 </dev/null & }", drbdAddress, nfsShare)
 	lab.Eventually(t, aMinute, "n2's client state", func(ctx context.Context) (bool, string) {
 		out, err := n.N1.Run(ctx, "cat /proc/fs/nfsd/clients/*/info | grep -c confirmed || true")
 		return err == nil && strings.TrimSpace(out) == "2", out
