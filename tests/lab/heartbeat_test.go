@@ -433,7 +433,6 @@ func TestMatrixHeartbeatMovesAnAddressAlone(t *testing.T) {
 	ping := h.C1.Tool(t, "ping", "ping -to "+vipAddress+" -every 50ms")
 	ping.WaitOK(t, time.Time{}, aMinute)
 
-	began := time.Now()
 	h.standby(h.N1)
 	ping.WaitOK(t, time.Now(), aMinute)
 	h.rest(h.N1, h.N2)
