@@ -46,7 +46,7 @@ func isRouter(nic string) bool {
 // tell announces an address that has just been added, wakes the peers of the
 // node that had it before, and sees to it that both are repeated. The address
 // is up: whatever fails here is logged and fails nothing.
-func (a agent) tell(ctx context.Context, c *ocf.Call, cfg config, e entry) error {
+func (a agent) tell(ctx context.Context, c *ocf.Call, cfg config, e entry, fetched *pending) error {
 	warn := func(what string, err error) {
 		if err != nil {
 			c.Log.Warn(what + ": " + err.Error())
@@ -59,7 +59,7 @@ func (a agent) tell(ctx context.Context, c *ocf.Call, cfg config, e entry) error
 	case !e.link.IsLoopback():
 		c.Log.Info("not announced: interface " + e.link.Name + " has no neighbors that resolve addresses")
 	}
-	peers := recorded(cfg, c)
+	peers := recorded(c, cfg, fetched)
 	if len(peers) > 0 {
 		n, err := tickleAll(e.Addr, peers)
 		warn("not all peers were tickled", err)
@@ -99,7 +99,7 @@ func (a agent) repeatDetached(ctx context.Context, c *ocf.Call, cfg config, e en
 	if err != nil {
 		return err
 	}
-	job := repetition{ip: cfg.ip, index: e.Index, count: cfg.count, interval: cfg.interval, lock: lockFile(dir, cfg)}
+	job := repetition{ip: cfg.ip, index: e.Index, count: cfg.count, interval: cfg.interval, lock: helperFile(dir, cfg, "announcer")}
 	if len(peers) > 0 {
 		// The record itself is soon written anew, by this node's first monitor.
 		job.peers = job.lock + ".peers"
@@ -107,16 +107,17 @@ func (a agent) repeatDetached(ctx context.Context, c *ocf.Call, cfg config, e en
 			return err
 		}
 	}
-	return a.repeat(job.args()...)
+	_, err = a.detach(append([]string{repeatAction}, job.args()...)...)
+	return err
 }
 
-// lockFile is the file whose lock the announcer of the address holds.
-func lockFile(dir string, cfg config) string {
+// helperFile is the file whose lock the announcer or the recorder of the address holds.
+func helperFile(dir string, cfg config, helper string) string {
 	name := "vip-" + cfg.ip.String()
 	if cfg.namespace != "" {
 		name += "@" + cfg.namespace
 	}
-	return filepath.Join(dir, name+".announcer")
+	return filepath.Join(dir, name+"."+helper)
 }
 
 // repetition is what the detached announcer is told.
@@ -280,7 +281,7 @@ func takeLock(path string) (*os.File, error) {
 	}
 	if err := unix.FcntlFlock(f.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
 		_ = f.Close()
-		return nil, fmt.Errorf("%s: another announcer is at work: %w", path, err)
+		return nil, fmt.Errorf("%s: another process is at work: %w", path, err)
 	}
 	return f, nil
 }
@@ -305,7 +306,7 @@ const announcerEnd = 3 * time.Second
 func (a agent) endAnnouncer(ctx context.Context, c *ocf.Call) error {
 	cfg, _ := parse(c.Params)
 	// Not Records: what is not there need not be made to find nothing in it.
-	path := lockFile(filepath.Join(c.Env.RscTmp, "baton"), cfg)
+	path := helperFile(filepath.Join(c.Env.RscTmp, "baton"), cfg, "announcer")
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0)
 	if errors.Is(err, errNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil

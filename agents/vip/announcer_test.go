@@ -199,7 +199,7 @@ func TestTakeLockIsExclusiveBetweenProcessesAndFollowsNoLink(t *testing.T) {
 	cmd := exec.Command(binary, repeatAction, "192.0.2.50", "1", "2", "1ms", filepath.Join(dir, "lock"), "")
 	out, err := cmd.CombinedOutput()
 	require.Error(t, err)
-	require.Contains(t, string(out), "another announcer is at work")
+	require.Contains(t, string(out), "another process is at work")
 }
 
 func TestScheduleIsTheBurstThenLateOnesAndTicklesBetween(t *testing.T) {

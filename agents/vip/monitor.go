@@ -11,7 +11,7 @@ import (
 // monitor answers from two or three netlink messages. A recurring one also keeps
 // the record of connections and, if asked to, announces the address again;
 // neither decides the answer.
-func (a agent) monitor(_ context.Context, c *ocf.Call) (ocf.State, error) {
+func (a agent) monitor(ctx context.Context, c *ocf.Call) (ocf.State, error) {
 	cfg, err := a.enter(c)
 	if err != nil {
 		// Without the namespace there is no address in it.
@@ -51,7 +51,7 @@ func (a agent) monitor(_ context.Context, c *ocf.Call) (ocf.State, error) {
 	}
 	// heartbeat knows no recurring monitor; there, status keeps the record.
 	if !c.Env.Probe || c.Env.Caller == ocf.Heartbeat {
-		a.record(cfg, c)
+		a.record(ctx, cfg, c)
 	}
 	return ocf.Running, nil
 }

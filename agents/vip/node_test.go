@@ -9,11 +9,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"baton/agents/internal/netnstest"
 )
@@ -52,19 +54,39 @@ func newNode(t testing.TB, name string) *node {
 }
 
 // endAnnouncers ends the detached announcers of a test that does not stop what
-// it has started.
+// it has started, those too that have only just been started and hold no lock yet.
 func (n *node) endAnnouncers() {
-	locks, _ := filepath.Glob(filepath.Join(n.rsctmp, "baton", "*.announcer"))
-	for _, path := range locks {
-		f, err := os.OpenFile(path, os.O_RDWR, 0)
-		if err != nil {
+	netnstest.Eventually(n.t, "no announcer is left", func() bool {
+		left := helpers(n.t, n.rsctmp)
+		for _, h := range left {
+			_ = unix.Kill(h.pid, unix.SIGKILL)
+		}
+		return len(left) == 0
+	})
+}
+
+// helper is a process that the agent has left.
+type helper struct {
+	pid  int
+	argv []string
+}
+
+// helpers are the agent's processes that were told of dir.
+func helpers(t testing.TB, dir string) (list []helper) {
+	t.Helper()
+	commands, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	require.NoError(t, err)
+	for _, file := range commands {
+		b, err := os.ReadFile(file)
+		argv := strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")
+		if err != nil || len(argv) < 2 || argv[0] != "/proc/self/exe" || !strings.Contains(string(b), dir+"/") {
 			continue
 		}
-		if _, err := killHolder(f); err != nil {
-			n.t.Error(err)
-		}
-		_ = f.Close()
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		require.NoError(t, err)
+		list = append(list, helper{pid, argv})
 	}
+	return list
 }
 
 // result is how one call of the agent ended.

@@ -15,15 +15,14 @@ type agent struct {
 	netns string
 	// sysctl is the root of the network settings.
 	sysctl string
-	// repeat starts the detached announcer; its arguments follow the name of the action.
-	repeat func(args ...string) error
+	// detach starts a copy of this agent for one of its internal actions, which lives on by itself.
+	detach func(args ...string) (pid int, err error)
 }
 
 func program() ocf.Program {
-	a := agent{netns: "/run/netns", sysctl: "/proc/sys/net", repeat: func(args ...string) error {
+	a := agent{netns: "/run/netns", sysctl: "/proc/sys/net", detach: func(args ...string) (int, error) {
 		// The running binary, also when its file has been replaced by an update meanwhile.
-		_, err := command.Runner{}.Detach("/proc/self/exe", append([]string{repeatAction}, args...)...)
-		return err
+		return command.Runner{}.Detach("/proc/self/exe", args...)
 	}}
 	return a.program()
 }
@@ -40,6 +39,8 @@ func (a agent) program() ocf.Program {
 		ReloadAgent: a.reload,
 		Internal: map[string]func(ctx context.Context, c *ocf.Call, args []string) error{
 			repeatAction: a.repeatAnnouncements,
+			storeAction:  a.recorder(storeAction),
+			fetchAction:  a.recorder(fetchAction),
 		},
 	}
 }

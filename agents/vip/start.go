@@ -39,6 +39,11 @@ func (a agent) start(ctx context.Context, c *ocf.Call) error {
 			Expected: "the address on " + link.Name + " or nowhere", Do: "correct nic, or: ip address del " + e.String() + " dev " + e.link.Name,
 		}
 	}
+	var fetched *pending
+	if cfg.tickleDir != "" { // while the network is asked
+		fetched = a.send(ctx, c, cfg, errand{action: fetchAction}, nil)
+		defer fetched.cancel()
+	}
 	link, err = waitForLink(ctx, c, cfg, link)
 	if err != nil {
 		return err
@@ -54,7 +59,7 @@ func (a agent) start(ctx context.Context, c *ocf.Call) error {
 	}
 	placed := entry{Addr: addr, link: link}
 	c.Log.Info("added " + placed.where())
-	return a.tell(ctx, c, cfg, placed)
+	return a.tell(ctx, c, cfg, placed, fetched)
 }
 
 // startAgain is a start of what is there already: it must be fit to serve.

@@ -30,12 +30,16 @@ func (a agent) stop(ctx context.Context, c *ocf.Call) error {
 		return kernelError(cfg, err)
 	}
 	own := ownEntries(cfg, h)
-	var connections []sockdiag.Socket
+	var stored *pending
 	if len(own) > 0 && cfg.tickleDir != "" {
-		// While the address is still here and its connections are whole.
-		if connections, err = list(cfg); err != nil {
-			c.Log.Warn("the connections were not recorded: " + err.Error())
+		// While the address is still here and its connections are whole. What follows a stop is the
+		// unmounting, which puts all on the disk at once, so here nothing waits for the disk.
+		sockets, err := list(cfg)
+		if err == nil {
+			stored = a.send(ctx, c, cfg, errand{action: storeAction}, content(cfg, sockets))
+			defer stored.cancel()
 		}
+		notRecorded(c, err)
 	}
 	for _, e := range own {
 		if err := (addresses.Remover{Sysctl: a.sysctl}).Remove(e.Addr); err != nil {
@@ -57,8 +61,8 @@ func (a agent) stop(ctx context.Context, c *ocf.Call) error {
 	} else {
 		closeConnections(c, cfg)
 	}
-	if connections != nil {
-		save(cfg, c, connections)
+	if stored != nil {
+		notRecorded(c, stored.wait(c))
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -9,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -78,60 +78,36 @@ const halfOpen = 1<<sockdiag.Established | 1<<sockdiag.FinWait1 | 1<<sockdiag.Fi
 
 // list gives the connections of the address.
 func list(cfg config) ([]sockdiag.Socket, error) {
-	sockets, err := sockdiag.List(sockdiag.Filter{Local: cfg.ip, States: halfOpen})
-	if err == nil && sockets == nil {
-		sockets = []sockdiag.Socket{} // none, as opposed to not known
-	}
-	return sockets, err
+	return sockdiag.List(sockdiag.Filter{Local: cfg.ip, States: halfOpen})
 }
 
 // record writes the connections down. A monitor's answer does not depend on it.
-func (a agent) record(cfg config, c *ocf.Call) {
+func (a agent) record(ctx context.Context, cfg config, c *ocf.Call) {
 	if cfg.tickleDir == "" {
 		return
 	}
 	sockets, err := list(cfg)
-	if err != nil {
-		c.Log.Warn("the connections were not recorded: " + err.Error())
-		return
+	if err == nil {
+		err = a.send(ctx, c, cfg, errand{action: storeAction, now: true}, content(cfg, sockets)).wait(c)
 	}
-	save(cfg, c, sockets)
+	notRecorded(c, err)
 }
 
-// saveWait is how long a record may take to be written. The address matters
-// more than the record of its connections, whose storage may hang.
-const saveWait = 3 * time.Second
+func notRecorded(c *ocf.Call, err error) {
+	if err != nil {
+		c.Log.Warn("the connections were not recorded: " + err.Error())
+	}
+}
 
-// save writes the record, if it changed.
-func save(cfg config, c *ocf.Call, sockets []sockdiag.Socket) {
+// content is the record of these connections.
+func content(cfg config, sockets []sockdiag.Socket) []byte {
 	connections := make([]connection, 0, len(sockets))
 	for _, s := range sockets {
 		if s.Remote.Addr() != cfg.ip { // a client on this node itself
 			connections = append(connections, connection{s.Local, s.Remote})
 		}
 	}
-	done := make(chan error, 1)
-	go func() {
-		if err := makeTickleDir(cfg.tickleDir); err != nil {
-			done <- err
-			return
-		}
-		changed, err := atomicfile.WriteIfChanged(recordFile(cfg), render(connections), 0o600)
-		if changed && err == nil {
-			c.Log.Debug(fmt.Sprintf("recorded %d connections", len(connections)))
-		}
-		done <- err
-	}()
-	timer := time.NewTimer(saveWait)
-	defer timer.Stop()
-	select {
-	case err := <-done:
-		if err != nil {
-			c.Log.Warn("the connections were not recorded: " + err.Error())
-		}
-	case <-timer.C:
-		c.Log.Warn("the connections are not recorded yet: " + cfg.tickleDir + " has not answered for 3 s")
-	}
+	return render(connections)
 }
 
 // makeTickleDir makes the directory, without its parents, where it is missing
@@ -157,20 +133,20 @@ func makeTickleDir(dir string) error {
 	return atomicfile.SyncDir(filepath.Dir(dir))
 }
 
-func recordFile(cfg config) string { return filepath.Join(cfg.tickleDir, cfg.ip.String()) }
-
-// recorded reads the record that the node has left that had the address before.
-func recorded(cfg config, c *ocf.Call) []connection {
-	if cfg.tickleDir == "" {
+// recorded gives what the node has left that had the address before, as fetched meanwhile.
+func recorded(c *ocf.Call, cfg config, fetched *pending) []connection {
+	if fetched == nil {
 		return nil
 	}
-	data, err := readRecord(recordFile(cfg))
-	if errors.Is(err, errNotExist) {
-		return nil
+	err := fetched.wait(c)
+	var data []byte
+	if err == nil {
+		data, err = os.ReadFile(fetched.errand.local())
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, errNotExist): // there is none
+	case err != nil:
 		c.Log.Warn("the peers are not tickled: " + err.Error())
-		return nil
 	}
 	return parseConnections(data, cfg.ip)
 }
