@@ -113,7 +113,11 @@ func choose(m material) (approach, *refusal) {
 	}
 	ap.top = max(ap.base.Version-1, m.own.Last(mfsmeta.Master, mfsmeta.Metalogger, mfsmeta.Download))
 	if m.logger != nil {
-		ap.warnings = append(ap.warnings, considerLogger(m, &ap)...)
+		warnings, r := considerLogger(m, &ap)
+		if r != nil {
+			return approach{}, r
+		}
+		ap.warnings = append(ap.warnings, warnings...)
 	}
 	from := ap.base.Version
 	if ap.merge {
@@ -232,22 +236,48 @@ func refuseUnreadable(err error) *refusal {
 	return r
 }
 
-// considerLogger decides whether the metalogger's changelogs have to be read.
-func considerLogger(m material, ap *approach) (warnings []string) {
-	last := m.logger.Last(mfsmeta.Metalogger, mfsmeta.Download)
-	if last <= ap.top {
-		return nil
-	}
-	for _, id := range m.logger.MetaIDs() {
-		if ap.base.MetaID != 0 && id != ap.base.MetaID {
-			return []string{fmt.Sprintf("the metalogger's files in %s are of another file system (meta id %016x) and are not looked at", m.logger.Dir, id)}
+// considerLogger decides whether the metalogger's changelogs have to be read. A metalogger that may be
+// ahead is left out only if it follows another file system for sure: a master that is older than it
+// makes metaloggers drop what they have.
+func considerLogger(m material, ap *approach) (warnings []string, r *refusal) {
+	if err := unreadableLog(m.logger.Logs); err != nil {
+		r := refuseUnreadable(err)
+		if !m.accept {
+			r.do += ", so that it can be seen whether the metalogger is ahead; or set older_metadata=accept to go on without it"
+			return nil, r
 		}
+		return []string{fmt.Sprintf("the metalogger's changelogs cannot be read: %v; left out, as older_metadata=accept says", err)}, nil
 	}
-	if err := m.logger.Unreadable(); err != nil {
-		return []string{fmt.Sprintf("the metalogger's files cannot be read: %v", err)}
+	if m.logger.Last(mfsmeta.Metalogger, mfsmeta.Download) <= ap.top {
+		return nil, nil
+	}
+	if id, other := ofAnother(*m.logger, ap.base.MetaID); other {
+		return []string{fmt.Sprintf("the metalogger's files in %s are of another file system (meta id %016x) and are not looked at", m.logger.Dir, id)}, nil
 	}
 	ap.merge = true
+	return nil, nil
+}
+
+// unreadableLog is the error of the first changelog that cannot be read.
+func unreadableLog(logs []mfsmeta.Log) error {
+	for _, l := range logs {
+		if l.Err != nil {
+			return l.Err
+		}
+	}
 	return nil
+}
+
+// ofAnother says that all metadata files of a directory belong to a file system other than id. One
+// that cannot be read may belong to any; whether the changelogs beside it continue ours is then left
+// to their comparison, change by change.
+func ofAnother(inv mfsmeta.Inventory, id uint64) (other uint64, yes bool) {
+	ids := inv.MetaIDs()
+	unknown := slices.ContainsFunc(inv.Bases, func(b mfsmeta.Base) bool { return b.Err != nil })
+	if id == 0 || len(ids) == 0 || unknown || slices.Contains(ids, id) {
+		return 0, false
+	}
+	return ids[0], true
 }
 
 // decide makes the plan from what the changelogs were found to hold.

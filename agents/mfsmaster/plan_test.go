@@ -31,10 +31,17 @@ func changes(from, to int) string {
 
 type files map[string]string
 
+// linked stands for the text of a file that is a symbolic link.
+const linked = "-> elsewhere"
+
 func inventory(t *testing.T, list files) mfsmeta.Inventory {
 	t.Helper()
 	dir := t.TempDir()
 	for name, text := range list {
+		if text == linked {
+			require.NoError(t, os.Symlink("elsewhere", filepath.Join(dir, name)))
+			continue
+		}
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
 	}
 	inv, err := mfsmeta.List(dir)
@@ -212,6 +219,32 @@ func TestTheStateTableOfTheData(t *testing.T) {
 		"D12 metalogger of another file system": {
 			own:    files{"metadata.mfs.back": meta(50, 7), "changelog.0.mfs": changes(50, 100)},
 			logger: files{"metadata_ml.mfs.back": meta(40, 9), "changelog_ml.0.mfs": changes(40, 120)},
+			want:   want{row: rowCrashed, version: 101, restore: true},
+		},
+		"D12 metalogger ahead, with an old file of another file system": {
+			own:    files{"metadata.mfs.back": meta(50, 7), "changelog.0.mfs": changes(50, 100)},
+			logger: files{"metadata_ml.mfs.back": meta(40, 7), "metadata_ml.mfs.back.1": meta(900, 9), "changelog_ml.0.mfs": changes(40, 120)},
+			want:   want{row: rowMerge, version: 121, restore: true, merge: 1},
+		},
+		"D12 metalogger ahead, its own metadata damaged, an old file of another file system": {
+			own:    files{"metadata.mfs.back": meta(50, 7), "changelog.0.mfs": changes(50, 100)},
+			logger: files{"metadata_ml.mfs.back": meta(40, 7)[:20], "metadata_ml.mfs.back.1": meta(900, 9), "changelog_ml.0.mfs": changes(40, 120)},
+			want:   want{row: rowMerge, version: 121, restore: true, merge: 1},
+		},
+		"D12 metalogger ahead, a link among its metadata": {
+			own:    files{"metadata.mfs.back": meta(50, 7), "changelog.0.mfs": changes(50, 100)},
+			logger: files{"metadata_ml.mfs.back.1": linked, "changelog_ml.0.mfs": changes(61, 120)},
+			want:   want{row: rowMerge, version: 121, restore: true, merge: 1},
+		},
+		"D12 metalogger with an unreadable changelog": {
+			own:    files{"metadata.mfs.back": meta(50, 7), "changelog.0.mfs": changes(50, 100)},
+			logger: files{"changelog_ml.1.mfs": changes(61, 90), "changelog_ml.0.mfs": linked},
+			want:   want{row: rowAccess, refused: "changelog_ml.0.mfs", do: "older_metadata=accept"},
+		},
+		"D12 metalogger with an unreadable changelog, accepted": {
+			own:    files{"metadata.mfs.back": meta(50, 7), "changelog.0.mfs": changes(50, 100)},
+			logger: files{"changelog_ml.0.mfs": linked},
+			m:      material{accept: true},
 			want:   want{row: rowCrashed, version: 101, restore: true},
 		},
 	} {

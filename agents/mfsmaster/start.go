@@ -139,18 +139,30 @@ func (a *agent) saveLogger(m material) error {
 			own = max(own, b.Version-1)
 		}
 	}
-	if m.logger.Last(mfsmeta.Metalogger, mfsmeta.Download) <= own {
+	if unreadableLog(m.logger.Logs) == nil && m.logger.Last(mfsmeta.Metalogger, mfsmeta.Download) <= own {
 		return nil
 	}
 	v := a.newArchive("the metalogger is ahead of the master, and older_metadata=accept")
-	for _, b := range m.logger.Bases {
-		if err := v.link(b.Path); err != nil {
+	// What cannot be read is left out by the operator's word; it is kept if it can be.
+	keep := func(path string, unreadable error) error {
+		err := v.link(path)
+		switch {
+		case err == nil:
+			return nil
+		case unreadable == nil:
 			return a.archiveFailed(err)
+		}
+		a.call.Log.Warn(fmt.Sprintf("%s cannot be kept in the archive: %v", path, err))
+		return nil
+	}
+	for _, b := range m.logger.Bases {
+		if err := keep(b.Path, b.Err); err != nil {
+			return err
 		}
 	}
 	for _, l := range m.logger.Logs {
-		if err := v.link(l.Path); err != nil {
-			return a.archiveFailed(err)
+		if err := keep(l.Path, l.Err); err != nil {
+			return err
 		}
 	}
 	return nil
