@@ -26,6 +26,8 @@ type archive struct {
 	now  time.Time
 	dir  string // "" until it exists
 	note strings.Builder
+	// made are the archives of this call, of all those that share the list.
+	made *[]string
 }
 
 const archiveNote = "README"
@@ -35,7 +37,7 @@ const archiveNote = "README"
 const archiveName = "20060102T150405.000Z"
 
 func (a *agent) newArchive(why string) *archive {
-	return &archive{root: a.archiveDir, keep: a.call.Params.Int("archive_keep"), why: why, now: a.now().UTC()}
+	return &archive{root: a.archiveDir, keep: a.call.Params.Int("archive_keep"), why: why, now: a.now().UTC(), made: &a.archived}
 }
 
 // open makes the directory, private to root: metadata tell the names of everybody's files.
@@ -61,6 +63,7 @@ func (v *archive) open() error {
 		dir = filepath.Join(v.root, fmt.Sprintf("%s-%02d", v.now.Format(archiveName), n))
 	}
 	v.dir = dir
+	*v.made = append(*v.made, dir)
 	fmt.Fprintf(&v.note, "Kept by the agent mfsmaster on %s: %s\n\n", v.now.Format(time.RFC3339), v.why)
 	return v.write()
 }
@@ -155,7 +158,8 @@ func (v *archive) copy(path, target string) error {
 }
 
 // prune removes the oldest archives beyond the limit. Only directories with our kind of name and
-// our note are touched; of each, its files and itself, never anything below.
+// our note are touched; of each, its files and itself, never anything below. What this call has kept
+// stays in any case: it is the newest, whatever its name says after the clock was set back.
 func (v *archive) prune() error {
 	entries, err := os.ReadDir(v.root)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -171,12 +175,15 @@ func (v *archive) prune() error {
 		if _, err := time.Parse(archiveName, stamp); err != nil || !e.IsDir() {
 			continue
 		}
+		if slices.Contains(*v.made, dir) {
+			continue
+		}
 		if _, err := os.Lstat(filepath.Join(dir, archiveNote)); err == nil {
 			ours = append(ours, dir)
 		}
 	}
 	slices.Sort(ours)
-	for len(ours) > v.keep {
+	for len(ours) > max(v.keep-len(*v.made), 0) {
 		if err := removeFlat(ours[0]); err != nil {
 			return err
 		}

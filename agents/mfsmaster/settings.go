@@ -37,6 +37,8 @@ type agent struct {
 	// root is prefixed to the places where a dying master leaves emergency files.
 	root string
 	now  func() time.Time
+	// archived are the archives that this call has made.
+	archived []string
 	// spent is where the time of a start goes.
 	spent struct{ inspecting, restoring, loading time.Duration }
 }
