@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 
 	"baton/agents/internal/drbdstate"
@@ -168,6 +169,11 @@ func blind(r drbdstate.Resource, v drbdstate.Volume, fenced bool) bool {
 
 func peerUnknown(r drbdstate.Resource, v drbdstate.Volume) bool {
 	return r.AnyPeer(func(p drbdstate.Peer) bool { return unknownAt(p, v) })
+}
+
+// anyUnknown is peerUnknown for a volume with good data here.
+func anyUnknown(r drbdstate.Resource) bool {
+	return slices.ContainsFunc(r.Volumes, func(v drbdstate.Volume) bool { return v.Disk == drbdstate.UpToDate && peerUnknown(r, v) })
 }
 
 // unknownAt reports whether nothing is known of the peer's copy of a volume.

@@ -108,6 +108,11 @@ func (a *agent) promoted(ctx context.Context) (drbdstate.Resource, error) {
 }
 
 // heartbeatStart is the start of haresources: up, and promoted.
+//
+// A device that the boot brought up has followed its peer until the peer was lost. One that was down
+// until now has missed whatever was written meanwhile, but without fencing DRBD takes its copy for
+// up to date. So it is promoted only after it has met its peer, or where DRBD knows better of it. A
+// refused device stays up: what to do with it then is for a person to say.
 func (s system) heartbeatStart(ctx context.Context, c *ocf.Call) error {
 	a := s.agent(c)
 	r, found, err := a.read(ctx)
@@ -115,10 +120,32 @@ func (s system) heartbeatStart(ctx context.Context, c *ocf.Call) error {
 		return err
 	}
 	if stateOf(r, found) == ocf.Stopped {
-		if _, err := a.up(ctx); err != nil {
+		a.Log.Warn(a.name + ": was down and is brought up only now; under heartbeat the boot does that: systemctl enable drbd.service")
+		if r, err = a.up(ctx); err != nil {
+			return err
+		}
+		if r, err = a.met(ctx, r); err != nil {
 			return err
 		}
 	}
 	_, err = a.toPrimary(ctx)
 	return err
+}
+
+// met waits for the peer of a device that was down, and refuses it where its data may be the older.
+// By default that is 15 s: nodes that look for each other try every ten (connect-int).
+func (a *agent) met(ctx context.Context, r drbdstate.Resource) (drbdstate.Resource, error) {
+	if !anyUnknown(r) || a.fenced(ctx, r) {
+		return r, nil
+	}
+	a.Waiting("the peer of %s, which was down here, to connect", a.name)
+	patience := max(3*a.Params.Seconds(parWait), time.Second)
+	r, _, err := a.await(ctx, patience, func(r drbdstate.Resource, found bool) bool {
+		return !found || alone(r) || !anyUnknown(r)
+	})
+	if err == nil && anyUnknown(r) {
+		err = a.fail(ocf.Failed, "was down here and does not reach its peer, whose data may be newer", "a connected peer",
+			"bring the peer back; docs/heartbeat.md, \"A device that was down\"")
+	}
+	return r, err
 }

@@ -93,7 +93,7 @@ func (s system) validate(ctx context.Context, c *ocf.Call) []ocf.Problem {
 	}
 	found = append(found, hostWarnings(conf, host, c.Env.Node)...)
 	found = append(found, dataWarnings(conf, version)...)
-	found = append(found, s.bootWarnings()...)
+	found = append(found, s.bootWarnings(c.Env.Caller == ocf.Heartbeat || s.heartbeats())...)
 	return append(found, a.clusterWarnings(ctx, conf)...)
 }
 
@@ -184,15 +184,44 @@ func dataWarnings(conf drbdconf.Resource, version drbdstate.Version) []ocf.Probl
 	return found
 }
 
-// bootWarnings: the distribution's service would start and stop DRBD behind the cluster's back. It
-// is enabled by a link below /etc/systemd/system, or /etc/rc?.d without systemd.
-func (s system) bootWarnings() []ocf.Problem {
+// bootWarnings: the distribution's service would start and stop DRBD behind Pacemaker's back, while
+// under heartbeat it must run: a standby whose device stays down after a boot misses every write,
+// and is up to date in its own eyes when it takes over. The service is enabled by a link below
+// /etc/systemd/system, or /etc/rc?.d without systemd.
+func (s system) bootWarnings(heartbeat bool) []ocf.Problem {
+	link := ""
 	for _, pattern := range []string{"etc/systemd/system/*.wants/drbd.service", "etc/rc[2-5].d/S??drbd"} {
 		if links, err := filepath.Glob(filepath.Join(s.root, pattern)); err == nil && len(links) > 0 {
-			return []ocf.Problem{warn("drbd.service is enabled ("+links[0]+")", "that only the cluster starts DRBD", "systemctl disable drbd.service")}
+			link = links[0]
+			break
 		}
 	}
+	switch {
+	case heartbeat && link == "":
+		return []ocf.Problem{warn("drbd.service is not enabled", "that the boot connects the device: heartbeat only promotes", "systemctl enable drbd.service")}
+	case !heartbeat && link != "":
+		return []ocf.Problem{warn("drbd.service is enabled ("+link+")", "that only the cluster starts DRBD",
+			"systemctl disable drbd.service")}
+	}
 	return nil
+}
+
+// heartbeats reports whether heartbeat moves DRBD on this node: a line of haresources names it, as
+// this agent or by the older script.
+func (s system) heartbeats() bool {
+	text, err := os.ReadFile(filepath.Join(s.root, "etc/ha.d/haresources"))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(text)) {
+		line, _, _ = strings.Cut(line, "#")
+		for _, word := range strings.Fields(line) {
+			if name, _, ok := strings.Cut(word, "::"); ok && (name == "drbd" || name == "drbddisk") {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // clusterWarnings asks the cluster, if there is one.

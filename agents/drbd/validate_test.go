@@ -112,13 +112,31 @@ func TestWarningsAboutTheClone(t *testing.T) {
 	require.Equal(t, []string{"the resource is not a promotable clone"}, founds(resourceWarnings(pacemaker.Configuration{}, 0, false)))
 }
 
-func TestEnabledServiceIsNoticed(t *testing.T) {
+func TestServiceOfTheBootIsForHeartbeatAloneAndMustBeThere(t *testing.T) {
 	s := system{root: t.TempDir()}
-	require.Empty(t, s.bootWarnings())
+	require.Empty(t, s.bootWarnings(false))
+	require.Equal(t, []string{"drbd.service is not enabled"}, founds(s.bootWarnings(true)))
 	wants := filepath.Join(s.root, "etc/systemd/system/multi-user.target.wants")
 	require.NoError(t, os.MkdirAll(wants, 0o755))
 	require.NoError(t, os.Symlink("/lib/systemd/system/drbd.service", filepath.Join(wants, "drbd.service")))
-	require.Len(t, s.bootWarnings(), 1)
+	require.Len(t, s.bootWarnings(false), 1)
+	require.Empty(t, s.bootWarnings(true))
+}
+
+func TestHeartbeatIsKnownByItsResources(t *testing.T) {
+	for text, want := range map[string]bool{
+		"n1 drbd::r0 Filesystem::/dev/drbd0::/srv/nfs::ext4 nfsd::/srv/nfs/state\n":   true,
+		"n1 192.0.2.1 \\\n  drbddisk::r0\n":                                           true,
+		"# n1 drbd::r0\nn1 vip::192.0.2.50/24/eth0\n":                                 false,
+		"n1 Filesystem::/dev/drbd0::/srv/nfs::ext4 # drbd::r0 is another cluster's\n": false,
+		"": false,
+	} {
+		s := system{root: t.TempDir()}
+		require.False(t, s.heartbeats())
+		require.NoError(t, os.MkdirAll(filepath.Join(s.root, "etc/ha.d"), 0o755))
+		require.NoError(t, os.WriteFile(filepath.Join(s.root, "etc/ha.d/haresources"), []byte(text), 0o600))
+		require.Equal(t, want, s.heartbeats(), text)
+	}
 }
 
 // Each condition alone keeps the node from giving up its changes.
