@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -52,8 +53,12 @@ const markName = "BATON_NFSD"
 // mountSource is the source of the virtual file systems that we mount, by which stop knows them.
 const mountSource = "baton-nfsd"
 
-func (s system) agent(c *ocf.Call) *agent {
-	a := &agent{Call: c, sys: s, state: c.Params.String(parState)}
+func (s system) agent(c *ocf.Call) *agent { return s.agentFor(c, c.Params.String(parState)) }
+
+// agentFor is for the helper, which gets no parameters: with the state directory come the mark of
+// what it starts, and the place of the records.
+func (s system) agentFor(c *ocf.Call, state string) *agent {
+	a := &agent{Call: c, sys: s, state: state}
 	proc := filepath.Join(s.root, "proc")
 	a.kernel = nfsproc.Server{Proc: proc}
 	a.table = process.System{Proc: proc}
@@ -75,8 +80,12 @@ type record struct {
 	Boot  string
 	State string
 	// Exports are what start or reload-agent exported, so that a monitor does not take an edited
-	// file that nobody has put into effect yet for a fault.
-	Exports []nfsexports.Export
+	// file that nobody has put into effect yet for a fault. FromFiles: /etc/exports held them.
+	Exports   []nfsexports.Export
+	FromFiles bool
+	// Versions and Ports are what start set, for the same reason: nfs.conf may have been edited.
+	Versions nfsproc.Versions
+	Ports    []nfsproc.Port
 }
 
 func (a *agent) recordFile() (string, error) {
@@ -84,7 +93,18 @@ func (a *agent) recordFile() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return filepath.Join(dir, "nfsd-"+strings.ReplaceAll(a.Env.Instance, "/", "_")), nil
+	return filepath.Join(dir, recordName(a.state)), nil
+}
+
+// recordName is made of the state directory and not of the resource's name, which a call by hand
+// does not know. The longest name of a file is 255 bytes (NAME_MAX); temporary ones are longer.
+func recordName(state string) string {
+	name := "nfsd-" + strings.NewReplacer("%", "%25", "/", "%2F").Replace(strings.TrimPrefix(state, "/"))
+	const most = 180
+	if len(name) > most {
+		name = fmt.Sprintf("%s-%x", name[:most], sha256.Sum256([]byte(state)))[:most+17]
+	}
+	return name
 }
 
 func (a *agent) bootID() string {
@@ -97,12 +117,13 @@ func (a *agent) bootID() string {
 
 // writeRecord says that the server is ours. It is written before the threads start: should all
 // our daemons be killed, stop still knows whose threads these are.
-func (a *agent) writeRecord(exports []nfsexports.Export) error {
+func (a *agent) writeRecord(r record) error {
 	file, err := a.recordFile()
 	if err != nil {
 		return err
 	}
-	text, err := json.Marshal(record{Boot: a.bootID(), State: a.state, Exports: exports})
+	r.Boot, r.State = a.bootID(), a.state
+	text, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}

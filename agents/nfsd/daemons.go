@@ -162,9 +162,6 @@ func (s system) reload(ctx context.Context, c *ocf.Call) error {
 	if err != nil {
 		return err
 	}
-	if err := a.exports(&w); err != nil {
-		return err
-	}
 	f, err := a.facts(w.tabDir)
 	if err != nil {
 		return err
@@ -172,17 +169,20 @@ func (s system) reload(ctx context.Context, c *ocf.Call) error {
 	if f.threads == 0 || !a.serving(f) {
 		return &ocf.Error{Object: "NFS server", Found: "does not run", Expected: "a running server", Do: "start it"}
 	}
-	if err := a.haveDirectories(w); err != nil {
+	had, err := a.recorded(f)
+	if err != nil {
 		return err
 	}
-	var had []nfsexports.Export
-	if f.record != nil {
-		had = f.record.Exports
+	if err := a.exports(&w); err != nil {
+		return err
+	}
+	if err := a.haveDirectories(w); err != nil {
+		return err
 	}
 	if err := a.exportfs(ctx, w.exports); err != nil {
 		return err
 	}
-	for _, e := range had {
+	for _, e := range had.Exports {
 		if slices.ContainsFunc(w.exports, func(n nfsexports.Export) bool { return n.Dir == e.Dir && n.Client == e.Client }) {
 			continue
 		}
@@ -194,7 +194,25 @@ func (s system) reload(ctx context.Context, c *ocf.Call) error {
 		return &ocf.Error{Object: "export caches", Found: "cannot be flushed", Err: err}
 	}
 	a.Log.Info(fmt.Sprintf("%d exports in effect", len(w.exports)))
-	return a.writeRecord(w.exports)
+	had.Exports, had.FromFiles = w.exports, w.fromFiles
+	return a.writeRecord(had)
+}
+
+// recorded is what the server was started with. A call by hand that names no exports means the
+// files; it must not put them in the place of exports that the resource's parameters give.
+func (a *agent) recorded(f facts) (record, error) {
+	if f.record == nil {
+		a.Log.Warn("there is no record of what was exported before: what is exported no more stays so until a restart")
+		return record{Versions: f.versions, Ports: f.ports}, nil
+	}
+	_, given, _ := paramExports(a.Params)
+	if a.Env.Caller == ocf.Hand && !given && !f.record.FromFiles && len(f.record.Exports) > 0 {
+		return record{}, &ocf.Error{
+			Object: "exports", Found: "are given by the parameters of the resource, and not by /etc/exports",
+			Do: "change the parameters, which the cluster puts into effect itself",
+		}
+	}
+	return *f.record, nil
 }
 
 // patience is how long a daemon may take to end on SIGTERM before it is killed; all of them end

@@ -54,8 +54,8 @@ const attendAction = "attend"
 
 // duty is what the helper is to do; it gets no parameters of its own.
 type duty struct {
-	State    string
-	Reached  string // agent.reached of start
+	State    string // nfs_shared_infodir, by which the agent's own things are marked and recorded
+	Lists    string // statd's directory
 	V3, V4   bool
 	MaxGrace time.Duration
 	Notify   bool // lock clients of NFSv3
@@ -67,7 +67,7 @@ type duty struct {
 // afterStart does what remains once the server answers, and leaves a helper behind where
 // something has to be done later. Nothing here delays the start.
 func (a *agent) afterStart(w settings) error {
-	d := duty{State: w.state, Reached: a.reached, V3: w.v3(), V4: w.v4(), MaxGrace: w.maxGrace, Retry: w.retry, Out: w.statdOut}
+	d := duty{State: a.state, Lists: w.stateDir(statdDir), V3: w.v3(), V4: w.v4(), MaxGrace: w.maxGrace, Retry: w.retry, Out: w.statdOut}
 	for _, ip := range w.ips {
 		d.Sources = append(d.Sources, ip.String())
 	}
@@ -132,8 +132,7 @@ func (s system) attend(ctx context.Context, c *ocf.Call, args []string) error {
 	if err := json.Unmarshal([]byte(args[0]), &d); err != nil {
 		return err
 	}
-	a := s.agent(c)
-	a.state, a.reached = d.State, d.Reached
+	a := s.agentFor(c, d.State)
 	notified := make(chan error, 1)
 	go func() { notified <- a.notifyClients(ctx, d) }()
 	a.outlastGrace(ctx, d)
@@ -180,7 +179,7 @@ func (a *agent) notifyClients(ctx context.Context, d duty) error {
 	}
 	wait, cancel := context.WithTimeout(ctx, addressWait)
 	defer cancel()
-	base := []string{"-f", "-P", d.State + "/" + statdDir, "-m", strconv.Itoa(d.Retry)}
+	base := []string{"-f", "-P", d.Lists, "-m", strconv.Itoa(d.Retry)}
 	if d.Out > 0 {
 		base = append(base, "-p", strconv.Itoa(d.Out))
 	}

@@ -14,6 +14,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"baton/agents/internal/nfsexports"
+	"baton/agents/internal/nfsproc"
 	"baton/ocf"
 )
 
@@ -86,6 +88,18 @@ func (m *machine) serving() {
 	m.process(21, kthreadd, "nfsd", "S", "", "")
 	m.process(30, 1, "nfsdcld", "S", "nfsdcld\x00", ourMark, "/run/rpc_pipefs/nfsd/cld")
 	m.process(31, 1, "rpc.mountd", "S", "rpc.mountd\x00", ourMark)
+}
+
+// recordPlace is where start leaves its record, whoever calls.
+const recordPlace = "run/resource-agents/baton/nfsd-data%2F.nfs"
+
+// record is what a start of this boot left.
+func (m *machine) record(r record) {
+	m.t.Helper()
+	r.Boot, r.State = "b0", "/data/.nfs"
+	text, err := json.Marshal(r)
+	require.NoError(m.t, err)
+	m.write(recordPlace, string(text))
 }
 
 // answer is what an action came to.
@@ -333,13 +347,11 @@ func TestThreadsWithoutDaemonsAndRecordAreStillOurs(t *testing.T) {
 	m.write("var/lib/nfs/etab", "/srv/other\t*(rw,fsid=1)\n")
 	require.Equal(t, 7, m.run("monitor", recurring, oneExport).code)
 
-	record, err := json.Marshal(record{Boot: "b0", State: "/data/.nfs"})
-	require.NoError(t, err)
-	m.write("run/resource-agents/baton/nfsd-nfs", string(record))
+	m.record(record{})
 	require.Equal(t, 1, m.run("monitor", recurring, oneExport).code, "the record of this boot says so")
 	m.write("proc/sys/kernel/random/boot_id", "b1\n")
 	require.Equal(t, 7, m.run("monitor", recurring, oneExport).code, "that of another boot does not")
-	m.write("run/resource-agents/baton/nfsd-nfs", "{torn")
+	m.write(recordPlace, "{torn")
 	require.Equal(t, 7, m.run("monitor", recurring, oneExport).code)
 }
 
@@ -347,10 +359,69 @@ func TestAnEditedExportsFileIsNoFaultUntilItIsReloaded(t *testing.T) {
 	m := newMachine(t)
 	m.serving()
 	m.write("etc/exports", "/data/share *(rw,fsid=1)\n/data/new *(rw)\n")
-	record, err := json.Marshal(record{Boot: "b0", State: "/data/.nfs", Exports: nil})
-	require.NoError(t, err)
-	m.write("run/resource-agents/baton/nfsd-nfs", string(record))
+	m.record(record{})
 	require.Equal(t, 0, m.run("monitor", recurring).code)
+}
+
+func TestAnEditedNFSConfIsNoFaultUntilARestart(t *testing.T) {
+	m := newMachine(t)
+	m.serving()
+	m.write("etc/nfs.conf", "[nfsd]\nvers4.0=n\nvers3=y\nport=2050\n")
+	require.Equal(t, 1, m.run("monitor", recurring, oneExport).code, "without a record nothing else is known")
+	m.record(record{
+		Versions: nfsproc.Versions{"3": false, "4.0": true, "4.1": true, "4.2": true},
+		Ports:    []nfsproc.Port{{Transport: "tcp", Number: 2049}},
+	})
+	got := m.run("monitor", recurring, oneExport)
+	require.Equal(t, 0, got.code, got.output)
+	m.write("proc/fs/nfsd/versions", "-3 +4 +4.1 -4.2\n")
+	require.Equal(t, 1, m.run("monitor", recurring, oneExport).code, "what start set is still watched")
+}
+
+func TestAReloadByHandWithdrawsWhatTheClusterExported(t *testing.T) {
+	m := newMachine(t)
+	m.serving()
+	m.write("bin/exportfs", "#!/bin/sh\necho \"$@\" >>"+m.root+"/ran\n")
+	require.NoError(t, os.Chmod(filepath.Join(m.root, "bin/exportfs"), 0o755))
+	t.Setenv("PATH", filepath.Join(m.root, "bin")+":"+os.Getenv("PATH"))
+	for _, dir := range []string{"data/share", "data/old"} {
+		require.NoError(t, os.MkdirAll(filepath.Join(m.root, dir), 0o755))
+	}
+	old := share()
+	old.Dir = "/data/old"
+	versions := nfsproc.Versions{"3": false, "4.0": true, "4.1": true, "4.2": true}
+	ports := []nfsproc.Port{{Transport: "tcp", Number: 2049}}
+	m.record(record{Exports: []nfsexports.Export{share(), old}, FromFiles: true, Versions: versions, Ports: ports})
+	m.write("etc/exports", "/data/share *(rw,fsid=1)\n")
+
+	got := m.byHand("reload-agent", "-o", "nfs_shared_infodir=/data/.nfs")
+	require.Equal(t, 0, got.code, got.output)
+	require.Contains(t, m.read("ran"), "-u -- *:/data/old")
+	require.Equal(t, 0, m.run("monitor", recurring).code, "the cluster knows of it")
+	var r record
+	require.NoError(t, json.Unmarshal([]byte(m.read(recordPlace)), &r))
+	require.Equal(t, record{
+		Boot: "b0", State: "/data/.nfs", Exports: []nfsexports.Export{share()}, FromFiles: true, Versions: versions, Ports: ports,
+	}, r)
+
+	m.record(record{Exports: []nfsexports.Export{share(), old}})
+	m.write("ran", "")
+	got = m.byHand("reload-agent", "-o", "nfs_shared_infodir=/data/.nfs")
+	require.Equal(t, 1, got.code, got.output)
+	require.Contains(t, got.reason, "exports: are given by the parameters of the resource")
+	require.Empty(t, m.read("ran"))
+}
+
+func TestARecordHasAPlaceForEachStateDirectory(t *testing.T) {
+	seen := map[string]string{}
+	long := "/" + strings.Repeat("long/", 100)
+	for _, dir := range []string{"/data/.nfs", "/data_.nfs", "/data%2F.nfs", "/data", long + "a", long + "b"} {
+		name := recordName(dir)
+		require.NotContains(t, name, "/")
+		require.Less(t, len(name), 200)
+		require.Empty(t, seen[name], "%s and %s", dir, seen[name])
+		seen[name] = dir
+	}
 }
 
 func TestStartRefusesBadInputWithACodeAndAReason(t *testing.T) {
@@ -424,7 +495,7 @@ func TestStartRefusesBadInputWithACodeAndAReason(t *testing.T) {
 			require.Equal(t, c.code, got.code, got.output)
 			require.True(t, strings.HasPrefix(got.reason, c.reason), "%q", got.reason)
 			require.NoDirExists(t, filepath.Join(m.root, "data/.nfs"), "nothing is left behind")
-			require.NoDirExists(t, filepath.Join(m.root, "run/resource-agents/baton/nfsd-nfs"))
+			require.NoFileExists(t, filepath.Join(m.root, recordPlace))
 		})
 	}
 }

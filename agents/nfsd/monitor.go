@@ -87,8 +87,13 @@ func (a *agent) works(ctx context.Context, w settings, threads []process.Process
 // use, so that they only look.
 func (a *agent) recurring() bool { return !a.Env.Probe || a.Env.Caller == ocf.Heartbeat }
 
-// expect fills in what should be exported: what start recorded, else what the parameters say.
+// expect fills in what should be served and exported: what start recorded, else what the
+// parameters and nfs.conf say. An edit of a file becomes effective by a restart or reload, and is
+// no fault of the server that runs.
 func (a *agent) expect(w *settings, f facts) {
+	if f.record != nil && len(f.record.Versions) > 0 {
+		w.versions, w.ports = f.record.Versions, f.record.Ports
+	}
 	if f.record != nil && len(f.record.Exports) > 0 {
 		w.exports = f.record.Exports
 		return

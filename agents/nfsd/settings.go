@@ -47,6 +47,11 @@ func (w settings) v3() bool { return w.versions["3"] }
 
 func (w settings) v4() bool { return w.versions["4.0"] || w.versions["4.1"] || w.versions["4.2"] }
 
+// record is what a start with these settings leaves behind.
+func (w settings) record() record {
+	return record{Exports: w.exports, FromFiles: w.fromFiles, Versions: w.versions, Ports: w.ports}
+}
+
 // settings reads the parameters and nfs.conf, but not the exports, which only some actions need.
 // An nfs.conf that cannot be read is an error for those that start something.
 func (a *agent) settings() (settings, error) {

@@ -192,7 +192,7 @@ func (a *agent) bringUp(ctx context.Context, w settings) error {
 		return err
 	}
 	// Before the first daemon: a call that is killed from here on leaves something to stop.
-	if err := a.writeRecord(w.exports); err != nil {
+	if err := a.writeRecord(w.record()); err != nil {
 		return err
 	}
 	if err := a.startHelpers(ctx, w); err != nil {
