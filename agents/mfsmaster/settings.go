@@ -111,7 +111,8 @@ func unconfigured(ctx context.Context, c *ocf.Call, why error) (ocf.State, error
 	return ocf.Stopped, why
 }
 
-// startedWith finds masters and metaloggers that were started with one of the configuration files.
+// startedWith finds masters and metaloggers that were started with one of the configuration files. A
+// container has files of the same names that are others: what runs there was not started by the agent.
 func startedWith(sys process.System, paths ...string) ([]process.Process, error) {
 	return sys.Find(func(p process.Process) bool {
 		if !isMaster(p) && !isMetalogger(p) {
@@ -120,7 +121,7 @@ func startedWith(sys process.System, paths ...string) ([]process.Process, error)
 		for i, arg := range p.Args {
 			for _, path := range paths {
 				if path != "" && (arg == "-c"+path || arg == path && i > 0 && p.Args[i-1] == "-c") {
-					return true
+					return !sys.Contained(p.PID)
 				}
 			}
 		}

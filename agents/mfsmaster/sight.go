@@ -116,7 +116,9 @@ func interview(ctx context.Context, address string, s *sighting) error {
 
 // holders are the processes that keep the data directory busy: MooseFS's own and others'. A
 // process counts as MooseFS's if it runs a program of that name or shows its title, such as
-// "mfsmaster (metadata saver)"; the shell of an administrator in the directory is none.
+// "mfsmaster (metadata saver)"; the shell of an administrator in the directory is none. Nor is a
+// process of a container: the kernel tells its directories by the names that they have there, which
+// may be another's here. A master in a container that does work in our directory holds its lock.
 func (a *agent) holders() (ours, others []process.Holder, err error) {
 	// The kernel names files without the links that lead to the data directory.
 	dir, err := filepath.EvalSymlinks(a.dataDir)
@@ -136,7 +138,7 @@ func (a *agent) holders() (ours, others []process.Holder, err error) {
 		return nil, nil, err
 	}
 	for _, h := range list {
-		if isMaster(h.Process) {
+		if isMaster(h.Process) && !a.processes.Contained(h.PID) {
 			ours = append(ours, h)
 		} else {
 			others = append(others, h)

@@ -176,6 +176,35 @@ func (s System) Find(match func(Process) bool) ([]Process, error) {
 	return found, nil
 }
 
+// Contained says that a process lives in a pid namespace below the caller's: in a container, which has
+// its own file names. /proc/PID/status has the pid in each namespace from that of the procfs on down
+// (proc_pid_status(5), since Linux 4.1), and needs no right to look into the process:
+//
+//	NSpid:	23925	1
+//
+// Where it cannot be read, the answer is no.
+func (s System) Contained(pid int) bool {
+	own, ok := s.depth("self")
+	if !ok {
+		return false
+	}
+	depth, ok := s.depth(strconv.Itoa(pid))
+	return ok && depth != own
+}
+
+func (s System) depth(pid string) (int, bool) {
+	data, err := os.ReadFile(s.path(pid, "status"))
+	if err != nil {
+		return 0, false
+	}
+	for line := range strings.Lines(string(data)) {
+		if pids, ok := strings.CutPrefix(line, "NSpid:"); ok {
+			return len(strings.Fields(pids)), true
+		}
+	}
+	return 0, false
+}
+
 // ByComm matches the kernel's name of a process, which is cut at 15 bytes (TASK_COMM_LEN in
 // include/linux/sched.h): the name asked for is cut the same way.
 func ByComm(name string) func(Process) bool {

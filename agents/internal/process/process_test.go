@@ -261,6 +261,23 @@ func TestHoldersFindsARealChildByItsWorkingDirectory(t *testing.T) {
 	require.Equal(t, "working directory "+dir, holders[0].By)
 }
 
+func TestAProcessOfAContainerIsToldApart(t *testing.T) {
+	require.False(t, System{}.Contained(os.Getpid()))
+	require.False(t, System{}.Contained(spawn(t, "sleep", "60").PID))
+	require.False(t, System{}.Contained(1<<30), "one that has gone is in no container")
+	if os.Geteuid() != 0 {
+		t.Skip("a pid namespace needs root")
+	}
+	cmd := exec.Command("sleep", "60")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	require.True(t, System{}.Contained(cmd.Process.Pid))
+}
+
 func TestDeviceHoldersFindsWhoHasABlockDeviceOpen(t *testing.T) {
 	devices, err := filepath.Glob("/dev/[lsv][od][oa]*")
 	require.NoError(t, err)
