@@ -4,9 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"baton/agents/internal/rpc"
@@ -61,16 +61,13 @@ type duty struct {
 	Notify   bool // lock clients of NFSv3
 	Retry    int  // minutes
 	Out      int  // port to notify from; 0: any
-	Sources  []string
+	Sources  []netip.Addr
 }
 
 // afterStart does what remains once the server answers, and leaves a helper behind where
 // something has to be done later. Nothing here delays the start.
 func (a *agent) afterStart(w settings) error {
-	d := duty{State: a.state, Lists: w.stateDir(statdDir), V3: w.v3(), V4: w.v4(), MaxGrace: w.maxGrace, Retry: w.retry, Out: w.statdOut}
-	for _, ip := range w.ips {
-		d.Sources = append(d.Sources, ip.String())
-	}
+	d := duty{State: a.state, Lists: w.stateDir(statdDir), V3: w.v3(), V4: w.v4(), MaxGrace: w.maxGrace, Retry: w.retry, Out: w.statdOut, Sources: w.ips}
 	if d.V3 {
 		hosts, err := a.lockClients(w)
 		if err != nil {
@@ -144,7 +141,7 @@ func (a *agent) outlastGrace(ctx context.Context, d duty) {
 	if d.MaxGrace <= 0 || err != nil {
 		return
 	}
-	w := settings{maxGrace: d.MaxGrace, versions: map[string]bool{"3": d.V3, "4.0": d.V4}, ips: addresses(strings.Join(d.Sources, " "))}
+	w := settings{maxGrace: d.MaxGrace, versions: map[string]bool{"3": d.V3, "4.0": d.V4}, ips: d.Sources}
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
 	for len(h.threads) > 0 && a.inGrace(d) {
@@ -188,10 +185,10 @@ func (a *agent) notifyClients(ctx context.Context, d duty) error {
 		return err
 	}
 	for _, ip := range d.Sources {
-		if err := pollEach(wait, addressPoll, func() (bool, error) { return hasAddress(ip), nil }); err != nil {
+		if err := pollEach(wait, addressPoll, func() (bool, error) { return a.hasAddress(ip), nil }); err != nil {
 			return fmt.Errorf("lock clients were not notified from %s, which did not come up: %w", ip, err)
 		}
-		if _, err := a.runner.Run(wait, "sm-notify", append(base, "-v", ip)...); err != nil {
+		if _, err := a.runner.Run(wait, "sm-notify", append(base, "-v", ip.String())...); err != nil {
 			return err
 		}
 	}

@@ -6,10 +6,12 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"baton/agents/internal/addresses"
 	"baton/agents/internal/atomicfile"
 	"baton/agents/internal/process"
 	"baton/agents/internal/rpc"
@@ -156,20 +158,25 @@ func (a *agent) targets(w settings) []rpc.Target {
 // listeningAddress is a service address where it is up, else the loopback address.
 func (a *agent) listeningAddress(w settings) string {
 	for _, ip := range w.ips {
-		if hasAddress(ip.String()) {
+		if a.hasAddress(ip) {
 			return ip.String()
 		}
 	}
 	return "127.0.0.1"
 }
 
-// hasAddress reports whether the address is this machine's: only then can it be bound.
-func hasAddress(ip string) bool {
-	conn, err := net.ListenPacket("udp", net.JoinHostPort(ip, "0"))
+// hasAddress reports whether the address is on an interface of this machine and ready for use. It
+// asks for it by name: with net.ipv4.ip_nonlocal_bind=1 (haproxy, keepalived) every address of the
+// world can be bound.
+func (a *agent) hasAddress(ip netip.Addr) bool {
+	entries, err := addresses.Find(ip.Unmap().WithZone(""))
 	if err != nil {
+		a.Log.Warn(fmt.Sprintf("whether %v is up cannot be told: %v", ip, err))
 		return false
 	}
-	return conn.Close() == nil
+	return slices.ContainsFunc(entries, func(e addresses.Addr) bool {
+		return e.Flags&(addresses.FlagTentative|addresses.FlagDADFailed) == 0
+	})
 }
 
 // keepMountList copies mountd's list of NFSv3 mounts, which it keeps on the local disk, to the
@@ -244,7 +251,7 @@ func (a *agent) reachableFor(ips []netip.Addr, threads []process.Process) (time.
 		return now - seen, nil
 	}
 	for _, ip := range ips {
-		if hasAddress(ip.String()) {
+		if a.hasAddress(ip) {
 			return 0, os.WriteFile(a.reached, []byte(now.String()), 0o600)
 		}
 	}

@@ -74,7 +74,7 @@ func (a *agent) settings() (settings, error) {
 		grace:       seconds(p, parGrace, conf, "grace-time"),
 		maxGrace:    p.Seconds(parMaxGrace),
 		hangTimeout: p.Seconds(parHang),
-		ips:         addresses(p.String(parIP)),
+		ips:         addressList(p.String(parIP)),
 		notify:      !p.Bool(parNoNotify),
 		retry:       p.Int(parRetry),
 		pipefs:      a.pipefs(conf),
@@ -156,7 +156,7 @@ func tabDir(conf nfsconf.Config) string {
 	return "/var/lib/nfs"
 }
 
-func addresses(text string) []netip.Addr {
+func addressList(text string) []netip.Addr {
 	var list []netip.Addr
 	for _, word := range splitList(text) {
 		if ip, err := netip.ParseAddr(word); err == nil {
