@@ -133,8 +133,11 @@ newer. A peer that does not answer delays start by this much, and does not fail 
 			ShortDesc: "What to do about a split brain",
 			LongDesc: `manual: report it (log, node attribute) and leave it to the administrator. discard-unpromoted: a node that is
 unpromoted, while the cluster has exactly one other node promoted with UpToDate data, gives up its own changes
-and takes the data of the promoted node; how much it gives up is logged before. Needs notify=true. To discard the
-data of the promoted node is not offered.`,
+and takes the data of the promoted node; how much it gives up is logged before. Needs notify=true. DANGER: who is
+promoted says nothing of whose data is newer. A node that wrote for hours with its link cut, then lost its power,
+and comes back after the other was promoted on the old copy, gives up those hours, acknowledged as they were. Only
+fencing (resource-and-stonith, its handlers, a fencing device that works) prevents that: do not set
+discard-unpromoted without it. To discard the data of the promoted node is not offered.`,
 		},
 		{
 			Name: parEarly, Type: metadata.Boolean, Default: "false", Reloadable: true,

@@ -152,13 +152,18 @@ type conditions struct {
 	Local      drbdstate.Resource
 	Cluster    pacemaker.Cluster
 	Resource   string // the clone's primitive
-	Best       int    // the score of a promoted node with UpToDate data
+	Best       int    // the highest of adjust_master_score
 }
 
 // mayDiscard says why this node must not give up its changes; empty where it may. All of it must
 // hold: this node is Secondary and has no link; it was a split brain that ended the link; the
-// cluster works and has exactly one other node promoted, which is sane and published the score
-// that only a promoted node with UpToDate data gets.
+// cluster works and has exactly one other node promoted, which is sane and published the best
+// score: a promoted node has that with UpToDate data alone (an unpromoted one also where it knows
+// its peer's, and the attribute may be one monitor interval old).
+//
+// None of it says whose changes are newer, or were acknowledged to anybody: the other node may have
+// been promoted on an old copy while this one, then Primary, was cut off and died. Only fencing
+// keeps that from happening; the administrator who asks for this must have it, and is told so.
 func mayDiscard(c conditions) string {
 	switch {
 	case !c.SplitBrain:
@@ -191,7 +196,7 @@ func mayDiscard(c conditions) string {
 	}
 	text := node.Attributes["master-"+pacemaker.BaseName(c.Resource)]
 	if n, err := strconv.Atoi(text); err != nil || n < c.Best || c.Best <= 0 {
-		return fmt.Sprintf("the promoted node %s has the score %q, expected %d (UpToDate)", node.Name, text, c.Best)
+		return fmt.Sprintf("the promoted node %s has the score %q, expected %d (promoted, UpToDate)", node.Name, text, c.Best)
 	}
 	return ""
 }
