@@ -86,6 +86,8 @@ type record struct {
 	// Versions and Ports are what start set, for the same reason: nfs.conf may have been edited.
 	Versions nfsproc.Versions
 	Ports    []nfsproc.Port
+	// Started is when the threads ran, since the boot; 0 as long as they do not.
+	Started time.Duration
 }
 
 func (a *agent) recordFile() (string, error) {

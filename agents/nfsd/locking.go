@@ -150,13 +150,13 @@ func (a *agent) outlastGrace(ctx context.Context, d duty) {
 			return
 		case <-tick.C:
 		}
-		reached, err := a.reachableFor(w.ips, h.threads)
+		reached, err := a.reachableFor(w.ips, startOf(a.readRecord(), h.threads))
 		if err != nil || reached < d.MaxGrace {
 			continue
 		}
 		// Taken anew: had the server been stopped and started meanwhile, the time would be another's.
 		if h, err = a.household(); err == nil {
-			a.limitGrace(w, h.threads)
+			a.limitGrace(w, startOf(a.readRecord(), h.threads))
 		}
 	}
 }

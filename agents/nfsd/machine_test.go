@@ -300,6 +300,24 @@ func TestMonitorEndsAGracePeriodThatLastsTooLong(t *testing.T) {
 	require.Contains(t, m.read("log"), "the grace period of NFSv4 was ended after 1")
 }
 
+func TestThreadsOfAContainersServerDoNotEndTheGracePeriodOfOurs(t *testing.T) {
+	m := newMachine(t)
+	m.serving()
+	m.write("proc/fs/nfsd/v4_end_grace", "N\n")
+	m.process(15, kthreadd, "nfsd", "S", "", "")
+	m.write("proc/15/stat", "15 (nfsd) S 2 0 0 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 5000 0 0") // 50 s after the boot; ours at 990 s
+	watch := func() string {
+		require.Equal(t, 0, m.run("monitor", recurring, oneExport, "OCF_RESKEY_max_grace=12").code)
+		return m.read("proc/fs/nfsd/v4_end_grace")
+	}
+	require.Equal(t, "N\n", watch(), "ours runs for 10.5 s")
+	m.write("proc/15/stat", "15 (nfsd) S 2 0 0 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 100000 0 0") // newer than ours
+	m.write("proc/uptime", "1002.10 900.00\n")
+	require.Equal(t, "N\n", watch(), "without a record the newest thread counts")
+	m.record(record{Started: 990 * time.Second})
+	require.Equal(t, "Y\n", watch())
+}
+
 func TestTheClockOfMaxGraceBeginsWhenTheAddressIsUp(t *testing.T) {
 	m := newMachine(t)
 	m.serving()

@@ -56,7 +56,7 @@ func (a *agent) watch(ctx context.Context, w settings, f facts) (ocf.State, erro
 		return ocf.DegradedRunning, nil
 	}
 	if a.recurring() {
-		a.limitGrace(w, f.household.threads)
+		a.limitGrace(w, startOf(f.record, f.household.threads))
 		a.keepMountList(w)
 	}
 	a.Note("%d threads, %d exports", f.threads, len(w.exports))
@@ -201,8 +201,8 @@ func graceEnds(ended bool, reached, longest time.Duration) bool {
 
 // limitGrace ends a grace period that has lasted longer than max_grace: a client that has died
 // keeps it open for everybody. It must never fail a monitor.
-func (a *agent) limitGrace(w settings, threads []process.Process) {
-	reached, err := a.reachableFor(w.ips, threads)
+func (a *agent) limitGrace(w settings, started time.Duration) {
+	reached, err := a.reachableFor(w.ips, started)
 	if err != nil {
 		a.Log.Warn("how long the server has been reachable cannot be told: " + err.Error())
 		return
@@ -235,15 +235,14 @@ func (a *agent) endGrace(w settings, reached time.Duration, what string, ended f
 // reachableFor is how long clients have been able to reach the server: since its address was
 // first seen up after the start, or since the threads were started where no address is known.
 // The clock of max_grace begins there: a client cannot reclaim before.
-func (a *agent) reachableFor(ips []netip.Addr, threads []process.Process) (time.Duration, error) {
-	if len(threads) == 0 {
+func (a *agent) reachableFor(ips []netip.Addr, started time.Duration) (time.Duration, error) {
+	if started == 0 {
 		return 0, nil
 	}
 	now, err := a.uptime()
 	if err != nil {
 		return 0, err
 	}
-	started := threadStart(threads)
 	if len(ips) == 0 {
 		return now - started, nil
 	}
@@ -267,14 +266,19 @@ func (a *agent) readReached() (time.Duration, bool) {
 	return seen, err == nil
 }
 
-// threadStart is when the oldest server thread was started, since the boot: /proc/PID/stat counts
-// in ticks of 1/100 s (USER_HZ, the same on all machines that Linux serves NFS on).
-func threadStart(threads []process.Process) time.Duration {
-	oldest := threads[0].Start
-	for _, t := range threads {
-		oldest = min(oldest, t.Start)
+// startOf is when the server was started, since the boot: what start recorded, else when the newest
+// thread was. Threads of the kernel belong to no network namespace, so that those of a container's
+// server may be among them, and be older. 0: it is not known. /proc/PID/stat counts in ticks of
+// 1/100 s (USER_HZ, the same on all machines that Linux serves NFS on).
+func startOf(r *record, threads []process.Process) time.Duration {
+	if r != nil && r.Started > 0 {
+		return r.Started
 	}
-	return time.Duration(oldest) * (time.Second / 100)
+	var newest uint64
+	for _, t := range threads {
+		newest = max(newest, t.Start)
+	}
+	return time.Duration(newest) * (time.Second / 100)
 }
 
 // uptime is the time since the boot, from /proc/uptime: "12345.67 23456.78".

@@ -204,6 +204,9 @@ func (a *agent) bringUp(ctx context.Context, w settings) error {
 	if err := a.startThreads(ctx, w, scope); err != nil {
 		return err
 	}
+	if err := a.recordStarted(w); err != nil {
+		return err
+	}
 	if err := a.answers(ctx, w); err != nil {
 		return err
 	}
@@ -212,6 +215,17 @@ func (a *agent) bringUp(ctx context.Context, w settings) error {
 	}
 	a.logStart(w, scope)
 	return nil
+}
+
+// recordStarted keeps when the server came up: max_grace counts from there.
+func (a *agent) recordStarted(w settings) error {
+	r := w.record()
+	now, err := a.uptime()
+	if err != nil {
+		a.Log.Warn("when the server was started cannot be told: " + err.Error())
+	}
+	r.Started = now
+	return a.writeRecord(r)
 }
 
 func (a *agent) logStart(w settings, scope string) {
