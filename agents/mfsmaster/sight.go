@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
 
+	"baton/agents/internal/addresses"
 	"baton/agents/internal/mfsmeta"
 	"baton/agents/internal/mfsproto"
 	"baton/agents/internal/process"
@@ -68,6 +71,11 @@ func (a *agent) unreadable(err error) error {
 func (a *agent) ask(ctx context.Context, patience time.Duration, s *sighting) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	if a.elsewhere(ctx) {
+		// Who answers there is another node's master, with the same configuration.
+		s.reply, s.elsewhere, s.replyError = refused, true, fmt.Errorf("no interface of this node has the address of %s", a.address)
+		return
+	}
 	s.replyError = interview(ctx, a.address, s)
 	var local error
 	switch err := s.replyError; {
@@ -84,6 +92,30 @@ func (a *agent) ask(ctx context.Context, patience time.Duration, s *sighting) {
 	if s.reply == silent && errors.Is(local, context.DeadlineExceeded) {
 		s.replyError = fmt.Errorf("no answer on %s within %v", a.address, patience.Round(100*time.Millisecond))
 	}
+}
+
+// elsewhere says that the master's address is none of this node's: it listens on the service address
+// (MATOCL_LISTEN_HOST), and that is on another node. Where it cannot be told, the answer is no.
+func (a *agent) elsewhere(ctx context.Context) bool {
+	host, _, err := net.SplitHostPort(a.address)
+	if err != nil {
+		return false
+	}
+	ips := []netip.Addr{}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		ips = append(ips, ip)
+	} else if ips, err = net.DefaultResolver.LookupNetIP(ctx, "ip", host); err != nil {
+		return false
+	}
+	for _, ip := range ips {
+		if ip.IsLoopback() {
+			return false
+		}
+		if found, err := addresses.Find(ip.Unmap().WithZone("")); err != nil || len(found) > 0 {
+			return false
+		}
+	}
+	return len(ips) > 0
 }
 
 // interview asks for version, identity and directory: all three, since a port alone proves nothing.

@@ -33,8 +33,10 @@ type sighting struct {
 	ours, others []process.Holder
 	reply        reply
 	replyError   error
-	info         mfsproto.Info
-	module       mfsproto.Module
+	// elsewhere: the address at which the master is asked is none of this node's.
+	elsewhere bool
+	info      mfsproto.Info
+	module    mfsproto.Module
 	// dataPath is the DATA_PATH that the answering master runs with.
 	dataPath string
 	// loading: the lock is held and metadata.mfs is still there, so that it has not been read yet.
@@ -101,6 +103,8 @@ func (s sighting) deafness() string {
 		return s.name() + " is loading its metadata"
 	case s.reply == refused && s.free == 0:
 		return s.name() + " is stuck in termination: its disk is full"
+	case s.elsewhere:
+		return fmt.Sprintf("%s cannot be asked: %v", s.name(), s.replyError)
 	case s.reply == refused:
 		return s.name() + " has closed its ports: it is starting or terminating, or listens elsewhere than configured"
 	}

@@ -32,6 +32,7 @@ func TestTheStateTableOfTheProcess(t *testing.T) {
 		"P2 loads":                      {sighting{master: 100, process: master, reply: refused, loading: true}, deaf, "is loading"},
 		"P2 stuck, disk full":           {sighting{master: 100, process: master, reply: refused, free: 0}, deaf, "disk is full"},
 		"P2 ports closed":               {sighting{master: 100, process: master, reply: refused, free: 1}, deaf, "closed its ports"},
+		"P2 its address elsewhere":      {sighting{master: 100, process: master, reply: refused, elsewhere: true, replyError: errors.New("no interface"), free: 1}, deaf, "no interface"},
 		"P2 another one on the port":    {sighting{master: 100, process: master, reply: answered, dataPath: "/other"}, deaf, "/other"},
 		"P2 no master on the port":      {sighting{master: 100, process: master, reply: strange, replyError: hang}, deaf, "something else answers"},
 		"P2 owner in another namespace": {sighting{master: -1, reply: silent, replyError: hang}, deaf, "pid -1"},

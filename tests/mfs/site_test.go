@@ -74,6 +74,8 @@ type site struct {
 	env               map[string]string
 	// vars are further variables of the environment.
 	vars []string
+	// wrap is put before the agent's own command line.
+	wrap []string
 	// lines are added to mfsmaster.cfg.
 	lines map[string]string
 }
@@ -272,7 +274,7 @@ func (s *site) agent(action string, more ...string) result {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
-	cmd := s.command(ctx, agentBinary, action)
+	cmd := s.command(ctx, append(s.wrap, agentBinary, action)...)
 	env := map[string]string{
 		"OCF_ROOT": "/usr/lib/ocf", "OCF_RA_VERSION_MAJOR": "1", "OCF_RA_VERSION_MINOR": "1",
 		"OCF_RESOURCE_INSTANCE": "mfs", "HA_RSCTMP": filepath.Join(s.dir, "rsctmp"),

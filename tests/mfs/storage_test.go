@@ -317,6 +317,42 @@ func TestAMasterOfAnotherDirectoryOnOurPortIsNotOurs(t *testing.T) {
 	s.expect(failed, "start", "initialize=true")
 }
 
+// The master listens on the service address alone. On the node that does not have it, the same
+// configuration leads to the other node's master.
+func TestAProbeOnTheOtherNodeAsksNobodyAtTheServiceAddress(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.lines["MATOCL_LISTEN_HOST"] = address
+	s.configure()
+	s.born()
+	s.monitor(ok)
+	pid := s.masterPID()
+
+	// A second machine: a network of its own with a way to the first, the same paths with an empty
+	// directory at them, and other processes.
+	other := s.netns + "-b"
+	s.mustRun("ip", "netns", "add", other)
+	t.Cleanup(func() { s.mustRun("ip", "netns", "del", other) })
+	s.mustRun("ip", "-n", s.netns, "link", "add", "wire", "type", "veth", "peer", "name", "wire", "netns", other)
+	for node, ip := range map[string]string{s.netns: "198.51.100.1", other: "198.51.100.2"} {
+		s.mustRun("ip", "-n", node, "addr", "add", ip+"/24", "dev", "wire")
+		s.mustRun("ip", "-n", node, "link", "set", "wire", "up")
+	}
+	s.mustRun("ip", "-n", other, "route", "add", address+"/32", "via", "198.51.100.1")
+	empty := filepath.Join(s.dir, "empty")
+	s.mkdir(empty)
+	b := *s
+	b.netns, b.wrap = other, []string{
+		"unshare", "--mount", "--pid", "--fork", "--mount-proc",
+		"sh", "-c", `mount --bind "$0" "$1" && shift && exec "$@"`, empty, s.data,
+	}
+	b.expect(notRunning, "monitor")
+	b.monitor(notRunning)
+	b.expect(ok, "stop")
+	require.Equal(t, pid, s.masterPID())
+	s.monitor(ok)
+}
+
 func TestDepth10CountsChunkServers(t *testing.T) {
 	t.Parallel()
 	s := newSite(t).born()
