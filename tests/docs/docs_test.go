@@ -123,3 +123,21 @@ func TestEveryParameterInTheExamplesIsDeclaredByItsAgent(t *testing.T) {
 	}
 	require.NotZero(t, seen, "no parameter of any agent was found in the examples")
 }
+
+// A resource that pcs creates in the running cluster starts before the constraints that the next
+// lines give it.
+func TestExamplesByPcsReachTheClusterAtOnceWhereOneResourceDependsOnAnother(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(root, "crm-examples", "*", "*.pcs.sh"))
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	live := regexp.MustCompile(`(?m)^pcs (?:stonith|property|resource|constraint) .*`)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		if !strings.Contains(string(text), " constraint ") {
+			continue
+		}
+		require.Emptyf(t, live.FindAllString(string(text), -1), "%s changes the running cluster step by step", file)
+		require.Regexpf(t, `\npcs cluster cib-push [^\n]+\n$`, string(text), "%s", file)
+	}
+}

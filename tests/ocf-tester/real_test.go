@@ -230,8 +230,14 @@ func TestTheExamplesLoadInBothLanguagesAndSayTheSame(t *testing.T) {
 			for name, script := range map[string]string{
 				// crm asks crm_verify by itself, and fails without these names in the CIB.
 				"crm": `crm -F -n configure load update "$1"`,
-				// The fence agent and the systemd units of the examples need not be here.
-				"pcs": `mkdir -p /run/bin; printf '#!/bin/sh\ncase "$1 $4" in stonith*|*\\ systemd:*) set -- "$@" --force;; esac\nexec /usr/sbin/pcs -f "$CIB_file" "$@"\n' >/run/bin/pcs
+				// The cluster that a script reads from and pushes to is CIB_file. The fence agent and the
+				// systemd units of the examples need not be here.
+				"pcs": `mkdir -p /run/bin; cat >/run/bin/pcs <<-"END"
+						#!/bin/sh
+						case "$1" in cluster) exec /usr/sbin/pcs "$@";; -f) ;; *) set -- -f "$CIB_file" "$@";; esac
+						case "$3 $6" in stonith*|*\ systemd:*) set -- "$@" --force;; esac
+						exec /usr/sbin/pcs "$@"
+						END
 					chmod 755 /run/bin/pcs; PATH=/run/bin:$PATH sh "$1"`,
 			} {
 				file, err := filepath.Abs(crm)
