@@ -79,8 +79,10 @@ func (l *Lab) InstallTool(ctx context.Context) error {
 	return l.each(func(m *Machine) error { return m.unpack(ctx, tool) })
 }
 
+// The files are written out: after a power cut an agent would be an empty file otherwise, which the
+// cluster runs with success, whatever it asks for.
 func (m *Machine) unpack(ctx context.Context, archive []byte) error {
-	_, err := m.Exec(ctx, bytes.NewReader(archive), "tar -C / --no-same-owner -xf -")
+	_, err := m.Exec(ctx, bytes.NewReader(archive), "tar -C / --no-same-owner -xf - && sync -f /")
 	return err
 }
 

@@ -193,7 +193,7 @@ func (c *Client) SetClock(ctx context.Context) error {
 // Upload writes a file, replacing what was there in one step.
 func (c *Client) Upload(ctx context.Context, path string, mode uint32, content []byte) error {
 	quoted := Quote(path)
-	_, err := c.Run(ctx, fmt.Sprintf("mkdir -p $(dirname %[1]s) && cat >%[1]s.new && chmod %[2]o %[1]s.new && mv %[1]s.new %[1]s", quoted, mode), bytes.NewReader(content))
+	_, err := c.Run(ctx, fmt.Sprintf("mkdir -p $(dirname %[1]s) && cat >%[1]s.new && chmod %[2]o %[1]s.new && sync %[1]s.new && mv %[1]s.new %[1]s", quoted, mode), bytes.NewReader(content))
 	return err
 }
 
