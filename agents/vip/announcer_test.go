@@ -326,6 +326,7 @@ func TestStopRecordsTheConnectionsForTheNextNode(t *testing.T) {
 			require.NoError(t, near.SetReadDeadline(time.Now().Add(5*time.Second)))
 			_, err = near.Read(make([]byte, 1))
 			require.ErrorIs(t, err, syscall.ECONNRESET)
+			require.NoFileExists(t, filepath.Join(l.b.rsctmp, "baton", "vip-"+f.ip+".recorder.peers"), "what was fetched is used up")
 		})
 	}
 }

@@ -142,6 +142,7 @@ func recorded(c *ocf.Call, cfg config, fetched *pending) []connection {
 	var data []byte
 	if err == nil {
 		data, err = os.ReadFile(fetched.errand.local())
+		_ = os.Remove(fetched.errand.local())
 	}
 	switch {
 	case errors.Is(err, errNotExist): // there is none
