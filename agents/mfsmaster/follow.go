@@ -403,7 +403,12 @@ func (a *agent) stopFollower(ctx context.Context) error {
 	for {
 		p, running, err := a.followerPID()
 		if err != nil {
-			return err
+			// A disk that has failed does not open the lock any more; what the agent started is known by
+			// its command line.
+			a.call.Log.Warn(err.Error())
+			if p, running, err = a.strayFollower(err); err != nil {
+				return err
+			}
 		}
 		if !running {
 			return nil
@@ -423,4 +428,21 @@ func (a *agent) stopFollower(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// strayFollower finds a metalogger by its command line where its lock cannot be read, which why says.
+func (a *agent) strayFollower(why error) (p process.Process, running bool, err error) {
+	if errors.Is(why, fs.ErrPermission) {
+		return p, false, why
+	}
+	list, err := startedWith(a.processes, a.logger.config.Path)
+	if err != nil {
+		return p, false, a.unreadable(err)
+	}
+	for _, p := range list {
+		if isMetalogger(p) {
+			return p, true, nil
+		}
+	}
+	return p, false, nil
 }

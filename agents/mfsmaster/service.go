@@ -219,13 +219,11 @@ type life struct{ masters, helpers, writers []process.Process }
 // data directory, and masters that were started with our configuration file.
 func (a *agent) living() (life, error) {
 	found := map[process.ID]process.Process{}
-	master, err := mfsmeta.LockOwner(a.dataDir, mfsmeta.MasterLock)
+	master, writer, err := a.locks()
 	if err != nil {
-		return life{}, a.unreadable(err)
-	}
-	writer, err := mfsmeta.LockOwner(a.dataDir, mfsmeta.WriterLock)
-	if err != nil {
-		return life{}, a.unreadable(err)
+		// A disk that has failed does not open them any more. The master can be ended all the same:
+		// the process table tells who works in the directory.
+		a.call.Log.Warn(err.Error())
 	}
 	for _, pid := range []int{master, writer} {
 		if pid <= 0 {
@@ -264,6 +262,13 @@ func (a *agent) living() (life, error) {
 	return l, nil
 }
 
+// locks are the owners of the locks in the data directory, 0 also where one cannot be read.
+func (a *agent) locks() (master, writer int, err error) {
+	master, err1 := mfsmeta.LockOwner(a.dataDir, mfsmeta.MasterLock)
+	writer, err2 := mfsmeta.LockOwner(a.dataDir, mfsmeta.WriterLock)
+	return master, writer, errors.Join(err1, err2)
+}
+
 // The titles of mfsmaster's children: "mfsmaster (data writer)", "mfsmaster (metadata saver)".
 const (
 	titleHelper = "mfsmaster ("
@@ -274,19 +279,23 @@ const (
 // freeing the memory of the process.
 func (a *agent) verifyGone(ctx context.Context) error {
 	for {
-		master, err := mfsmeta.LockOwner(a.dataDir, mfsmeta.MasterLock)
-		if err != nil {
-			return a.unreadable(err)
-		}
-		writer, err := mfsmeta.LockOwner(a.dataDir, mfsmeta.WriterLock)
-		if err != nil {
-			return a.unreadable(err)
-		}
+		// Locks that cannot be read hold nobody up where no process is left that could hold them.
+		master, writer, lockErr := a.locks()
 		ours, others, err := a.holders()
 		if err != nil {
 			return a.unreadable(err)
 		}
-		if master == 0 && writer == 0 && len(ours) == 0 {
+		if errors.Is(lockErr, fs.ErrPermission) {
+			return a.unreadable(lockErr)
+		}
+		strays, err := a.strays()
+		if err != nil {
+			return a.unreadable(err)
+		}
+		if master == 0 && writer == 0 && len(ours) == 0 && len(strays) == 0 {
+			if lockErr != nil {
+				a.call.Log.Warn(fmt.Sprintf("%v; no process of mfsmaster is left", lockErr))
+			}
 			for _, h := range others {
 				a.call.Log.Warn(fmt.Sprintf("%s is still held by %v, which is not the master's", a.dataDir, h))
 			}

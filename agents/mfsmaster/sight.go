@@ -153,7 +153,7 @@ func interview(ctx context.Context, address string, s *sighting) error {
 // may be another's here. A master in a container that does work in our directory holds its lock.
 func (a *agent) holders() (ours, others []process.Holder, err error) {
 	// The kernel names files without the links that lead to the data directory.
-	dir, err := filepath.EvalSymlinks(a.dataDir)
+	dir, err := resolved(a.dataDir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, nil
 	}
@@ -177,6 +177,17 @@ func (a *agent) holders() (ours, others []process.Holder, err error) {
 		}
 	}
 	return ours, others, nil
+}
+
+// resolved is the path without links. Where a disk that has failed does not tell any more what lies on
+// it, the names below stand for themselves.
+func resolved(path string) (string, error) {
+	dir, err := filepath.EvalSymlinks(path)
+	if !errors.Is(err, syscall.EIO) || path == filepath.Dir(path) {
+		return dir, err
+	}
+	dir, err = resolved(filepath.Dir(path))
+	return filepath.Join(dir, filepath.Base(path)), err
 }
 
 func isMaster(p process.Process) bool {

@@ -40,14 +40,7 @@ func (s *site) onDevice() {
 func (s *site) powerCut() {
 	s.Helper()
 	dev := s.env["mountpoint"]
-	f, err := os.Open(dev)
-	require.NoError(s, err)
-	// EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH (fs/ext4/ext4.h).
-	const shutdown, noLogFlush = 0x8004587d, 2
-	flags := uint32(noLogFlush)
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), shutdown, uintptr(unsafe.Pointer(&flags)))
-	require.Zero(s, errno)
-	require.NoError(s, f.Close())
+	s.failDisk()
 	for _, pid := range s.masterPIDs() {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
@@ -55,6 +48,20 @@ func (s *site) powerCut() {
 	disk := filepath.Join(s.dir, "disk")
 	s.mustRun("cp", "--sparse=always", disk, disk+"-after")
 	s.mustRun("mount", "-o", "loop", disk+"-after", dev)
+}
+
+// failDisk shuts the file system down, as it does by itself after an error of its disk: nothing is
+// written any more, and no file can be opened.
+func (s *site) failDisk() {
+	s.Helper()
+	f, err := os.Open(s.env["mountpoint"])
+	require.NoError(s, err)
+	// EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH (fs/ext4/ext4.h).
+	const shutdown, noLogFlush = 0x8004587d, 2
+	flags := uint32(noLogFlush)
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), shutdown, uintptr(unsafe.Pointer(&flags)))
+	require.Zero(s, errno)
+	require.NoError(s, f.Close())
 }
 
 // ack is a file whose creation was acknowledged, and when.
@@ -152,6 +159,21 @@ func TestAPowerCutCostsWhatTheChosenDurabilitySays(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A master whose disk has failed can be killed and its file system unmounted: no reason for a fence.
+func TestStopEndsTheMasterOnADiskThatHasFailed(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.onDevice()
+	s.born()
+	s.failDisk()
+	_, err := os.Open(filepath.Join(s.data, ".mfsmaster.lock"))
+	require.ErrorIs(t, err, syscall.EIO)
+	s.monitor(failed)
+	s.expect(ok, "stop", "CRM_meta_timeout=15000")
+	require.Empty(t, s.masterPIDs())
+	require.NoError(t, unix.Unmount(s.env["mountpoint"], 0))
 }
 
 func TestAFullDiskIsSeenBeforeItCostsAnything(t *testing.T) {
