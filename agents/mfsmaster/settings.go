@@ -94,11 +94,11 @@ func unconfigured(ctx context.Context, c *ocf.Call, why error) (ocf.State, error
 	if dir := c.Params.String("data_dir"); err == nil && dir != "" {
 		pid, lockErr := mfsmeta.LockOwner(dir, mfsmeta.MasterLock)
 		if lockErr != nil && !errors.Is(lockErr, fs.ErrNotExist) || pid != 0 {
-			return ocf.Stopped, why
+			return ocf.Stopped, stillThere(c, why)
 		}
 	}
 	if err != nil || len(running) > 0 {
-		return ocf.Stopped, why
+		return ocf.Stopped, stillThere(c, why)
 	}
 	switch c.Env.Action {
 	case "stop", "demote":
@@ -109,6 +109,18 @@ func unconfigured(ctx context.Context, c *ocf.Call, why error) (ocf.State, error
 		return ocf.Stopped, nil
 	}
 	return ocf.Stopped, why
+}
+
+// stillThere is why as monitor says it while a master runs, or may run: Pacemaker takes a probe's
+// "not installed" for "not running".
+func stillThere(c *ocf.Call, why error) error {
+	var e *ocf.Error
+	if (c.Env.Action == "monitor" || c.Env.Action == "status") && errors.As(why, &e) && e.Kind == ocf.NotInstalled {
+		failed := *e
+		failed.Kind = ocf.Failed
+		return &failed
+	}
+	return why
 }
 
 // startedWith finds masters and metaloggers that were started with one of the configuration files. A
