@@ -124,7 +124,7 @@ func (s system) heartbeatStart(ctx context.Context, c *ocf.Call) error {
 		if r, err = a.up(ctx); err != nil {
 			return err
 		}
-		if r, err = a.met(ctx, r); err != nil {
+		if err = a.met(ctx, r); err != nil {
 			return err
 		}
 	}
@@ -134,9 +134,9 @@ func (s system) heartbeatStart(ctx context.Context, c *ocf.Call) error {
 
 // met waits for the peer of a device that was down, and refuses it where its data may be the older.
 // By default that is 15 s: nodes that look for each other try every ten (connect-int).
-func (a *agent) met(ctx context.Context, r drbdstate.Resource) (drbdstate.Resource, error) {
+func (a *agent) met(ctx context.Context, r drbdstate.Resource) error {
 	if !anyUnknown(r) || a.fenced(ctx, r) {
-		return r, nil
+		return nil
 	}
 	a.Waiting("the peer of %s, which was down here, to connect", a.name)
 	patience := max(3*a.Params.Seconds(parWait), time.Second)
@@ -147,5 +147,5 @@ func (a *agent) met(ctx context.Context, r drbdstate.Resource) (drbdstate.Resour
 		err = a.fail(ocf.Failed, "was down here and does not reach its peer, whose data may be newer", "a connected peer",
 			"bring the peer back; docs/heartbeat.md, \"A device that was down\"")
 	}
-	return r, err
+	return err
 }
