@@ -220,15 +220,20 @@ func (a *agent) advancing(s sighting) error {
 			last = max(last, b.Version-1)
 		}
 	}
-	_, before, ok := parseSeen(a.kept("deep"))
-	if err := a.keep("deep", fmt.Sprintf("%016x %d", s.module.MetaID, s.info.MetaVersion)); err != nil {
-		a.call.Log.Debug(err.Error())
-	}
-	if ok && before > last+1 {
+	id, before, ok := parseSeen(a.kept("deep"))
+	a.lookedDeep(s)
+	if ok && id == s.module.MetaID && before > last+1 {
 		return a.fail(ocf.Failed, fmt.Sprintf("changes are not written: version %d was served at the last look, the changelogs end at %d", before, last),
 			"changelogs that follow", "free space on its disk and check the data writer before anything stops the master: unwritten changes are only in its memory")
 	}
 	return nil
+}
+
+// lookedDeep keeps the version with which the changelogs are compared the next time.
+func (a *agent) lookedDeep(s sighting) {
+	if err := a.keep("deep", fmt.Sprintf("%016x %d", s.module.MetaID, s.info.MetaVersion)); err != nil {
+		a.call.Log.Debug(err.Error())
+	}
 }
 
 // lowSpace warns before the disk is full: MooseFS 3 goes on acknowledging changes that it cannot

@@ -204,8 +204,8 @@ func chooseNothing(m material) (approach, *refusal) {
 		r.expected = m.known.describe()
 		r.do = "mount the right device; " + rescueHint(m)
 	case m.initialized:
-		r.found = "no metadata, although a file system was made here before"
-		r.do = rescueHint(m)
+		r.found = "no metadata, although a file system was made here before (" + initializedMark + ")"
+		r.do = rescueHint(m) + "; if it never held anything, remove " + filepath.Join(m.own.Dir, initializedMark)
 	case m.initialize:
 		return approach{make: true}, nil
 	default:

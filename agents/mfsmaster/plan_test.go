@@ -152,7 +152,7 @@ func TestTheStateTableOfTheData(t *testing.T) {
 			m: material{initialize: true, known: known}, want: want{row: rowEmpty, refused: "the cluster knows a file system"},
 		},
 		"D6 initialize a second time": {
-			m: material{initialize: true, initialized: true}, want: want{row: rowEmpty, refused: "made here before"},
+			m: material{initialize: true, initialized: true}, want: want{row: rowEmpty, refused: "made here before (.baton-initialized)", do: "/.baton-initialized"},
 		},
 		"D6 initialize over changelogs": {
 			own: files{"changelog.0.mfs": changes(50, 60)}, m: material{initialize: true},

@@ -122,12 +122,8 @@ func (a *agent) takeBack(ctx context.Context, known, next history, epoch uint64)
 	if next.Epoch == known.Epoch {
 		return
 	}
-	if ctx.Err() != nil {
-		// The action's time is over; what is left of Pacemaker's is enough for this.
-		short, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		ctx = short
-	}
+	ctx, cancel := a.afterwards(ctx)
+	defer cancel()
 	if err := a.shutDown(ctx); err != nil {
 		a.call.Log.Warn(err.Error())
 		return
@@ -142,6 +138,15 @@ func (a *agent) takeBack(ctx context.Context, known, next history, epoch uint64)
 	if err := writeEpoch(a.dataDir, epoch); err != nil {
 		a.call.Log.Warn(err.Error())
 	}
+}
+
+// afterwards is the time in which a failed action puts things right. If the action's is over, what is
+// left of Pacemaker's is enough for that.
+func (a *agent) afterwards(ctx context.Context) (context.Context, context.CancelFunc) {
+	if ctx.Err() == nil {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 }
 
 // adoptedMark says that the master's directory holds what the metalogger had, and that no master has

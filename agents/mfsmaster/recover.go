@@ -405,16 +405,46 @@ func (a *agent) initialize(ctx context.Context, how method) error {
 	}
 	path := filepath.Join(a.dataDir, cleanName)
 	if err := copyNew(path, strings.NewReader("MFSM NEW"), owner.uid, owner.gid, 0o640); err != nil {
-		return a.fail(ocf.Failed, err.Error(), "no metadata.mfs", "look at the directory")
+		return errors.Join(a.fail(ocf.Failed, err.Error(), "no metadata.mfs", "look at the directory"), os.Remove(mark))
 	}
 	a.call.Log.Warn(a.dataDir + ": a new, empty file system is made, as initialize=true says; remove that parameter now")
-	if err := a.launch(ctx, how, false); err != nil {
-		return err
+	err = a.launch(ctx, how, false)
+	if err == nil {
+		_, err = a.awaitAnswer(ctx)
 	}
-	if _, err := a.awaitAnswer(ctx); err != nil {
+	if err != nil {
+		a.unmake(ctx)
 		return err
 	}
 	return a.shutDown(ctx)
+}
+
+// unmake takes back a file system whose first master did not come up, so that the next start can make
+// it: only while there is nothing of it but the eight bytes that it began with.
+func (a *agent) unmake(ctx context.Context) {
+	ctx, cancel := a.afterwards(ctx)
+	defer cancel()
+	if err := a.shutDown(ctx); err != nil {
+		a.call.Log.Warn(err.Error())
+		return
+	}
+	inv, err := mfsmeta.List(a.dataDir)
+	if err != nil || len(inv.Logs) > 0 || slices.ContainsFunc(inv.Bases, func(b mfsmeta.Base) bool { return b.Err != nil || !b.New }) {
+		return
+	}
+	for _, b := range inv.Bases {
+		// mfsmaster renames the one to the other while it starts.
+		if b.Name() != cleanName && b.Name() != "metadata.mfs.back" {
+			continue
+		}
+		if err := os.Remove(b.Path); err != nil {
+			a.call.Log.Warn(err.Error())
+			return
+		}
+	}
+	if err := os.Remove(filepath.Join(a.dataDir, initializedMark)); err != nil {
+		a.call.Log.Warn(err.Error())
+	}
 }
 
 // method is how a version of MooseFS recovers its metadata.

@@ -208,5 +208,8 @@ func (a *agent) remember(ctx context.Context, known history, s sighting, version
 		a.call.Log.Warn(err.Error())
 	}
 	a.saw(s)
+	// What was reached before this start is no measure of what has to be in the changelogs: an older
+	// version may have been accepted.
+	a.lookedDeep(s)
 	return nil
 }

@@ -36,6 +36,23 @@ func TestFirstStartMakesAFileSystemOnlyWhenToldAndOnlyOnce(t *testing.T) {
 	require.Empty(t, s.files("metadata*"))
 }
 
+func TestAFirstStartThatFailsCanBeRepeated(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	exports := filepath.Join(s.dir, "exports.cfg")
+	require.NoError(t, os.Rename(exports, exports+".away"))
+	s.expect(failed, "start", "initialize=true")
+	require.NoError(t, os.Rename(exports+".away", exports))
+	// Nor does it get its ports.
+	s.lines["MATOML_LISTEN_HOST"] = "203.0.113.1"
+	s.configure()
+	s.expect(failed, "start", "initialize=true")
+	delete(s.lines, "MATOML_LISTEN_HOST")
+	s.configure()
+	s.expect(ok, "start", "initialize=true")
+	s.create(s.mount(), "f", 5)
+}
+
 func TestThePackagesEmptyMetadataIsNeverStarted(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
