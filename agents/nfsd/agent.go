@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,6 +28,10 @@ type internalAction = func(ctx context.Context, c *ocf.Call, args []string) erro
 // system is the machine that the agent works on.
 type system struct {
 	root string // "/" in life
+	// mapper is the port of the clients' port mappers; 0 in life, which means 111.
+	mapper uint16
+	// up tells in the place of the kernel whether an address is up; nil in life.
+	up func(netip.Addr) bool
 }
 
 // agent is one call at work on the server.
@@ -176,7 +181,7 @@ func (a *agent) dropRecord() error {
 
 // daemons are the kernel's names (at most 15 bytes) of what may belong to an NFS server. Our own
 // helper has the agent's name.
-var daemons = []string{"nfsdcld", "rpc.mountd", "rpc.statd", "sm-notify", "rpcbind", "nfsd"}
+var daemons = []string{"nfsdcld", "rpc.mountd", "rpc.statd", "rpcbind", "nfsd"}
 
 // household are the processes of NFS on this machine.
 type household struct {

@@ -160,37 +160,3 @@ func (a *agent) outlastGrace(ctx context.Context, d duty) {
 		}
 	}
 }
-
-// addressWait is how long the service address may take to come up behind the server, addressPoll
-// how often it is looked for.
-const (
-	addressWait = 10 * time.Minute
-	addressPoll = 100 * time.Millisecond
-)
-
-// notifyClients tells the lock clients of NFSv3 that the server has restarted, from each service
-// address, for they know the server by it.
-func (a *agent) notifyClients(ctx context.Context, d duty) error {
-	if !d.Notify {
-		return nil
-	}
-	wait, cancel := context.WithTimeout(ctx, addressWait)
-	defer cancel()
-	base := []string{"-f", "-P", d.Lists, "-m", strconv.Itoa(d.Retry)}
-	if d.Out > 0 {
-		base = append(base, "-p", strconv.Itoa(d.Out))
-	}
-	if len(d.Sources) == 0 {
-		_, err := a.runner.Run(wait, "sm-notify", base...)
-		return err
-	}
-	for _, ip := range d.Sources {
-		if err := pollEach(wait, addressPoll, func() (bool, error) { return a.hasAddress(ip), nil }); err != nil {
-			return fmt.Errorf("lock clients were not notified from %s, which did not come up: %w", ip, err)
-		}
-		if _, err := a.runner.Run(wait, "sm-notify", append(base, "-v", ip.String())...); err != nil {
-			return err
-		}
-	}
-	return nil
-}

@@ -169,6 +169,9 @@ func (a *agent) listeningAddress(w settings) string {
 // asks for it by name: with net.ipv4.ip_nonlocal_bind=1 (haproxy, keepalived) every address of the
 // world can be bound.
 func (a *agent) hasAddress(ip netip.Addr) bool {
+	if a.sys.up != nil {
+		return a.sys.up(ip)
+	}
 	entries, err := addresses.Find(ip.Unmap().WithZone(""))
 	if err != nil {
 		a.Log.Warn(fmt.Sprintf("whether %v is up cannot be told: %v", ip, err))

@@ -174,7 +174,7 @@ func serverParameters() []metadata.Parameter {
 		{Name: parPort, Type: metadata.Integer, Default: "2049", Min: 1, Max: 65535, ShortDesc: "Port of the server", LongDesc: "Without it, that of /etc/nfs.conf, else 2049."},
 		port(parMountd, "Port of rpc.mountd"),
 		port(parStatd, "Port on which rpc.statd listens"),
-		port(parStatdOut, "Port from which rpc.statd and sm-notify send"),
+		port(parStatdOut, "Port from which rpc.statd and the notices to lock clients are sent"),
 		port(parLockdTCP, "TCP port of lockd"),
 		port(parLockdUDP, "UDP port of lockd"),
 		{
@@ -228,7 +228,7 @@ func stateParameters() []metadata.Parameter {
 		},
 		{
 			Name: parRetry, Type: metadata.Integer, Default: "15", Min: 1, Max: 1440,
-			ShortDesc: "Minutes for which lock clients of NFSv3 are notified", LongDesc: "The option -m of sm-notify.",
+			ShortDesc: "Minutes for which lock clients of NFSv3 are notified", LongDesc: "Who has not answered by then is notified again after the next start.",
 		},
 	}
 }

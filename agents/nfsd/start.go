@@ -116,7 +116,7 @@ func (a *agent) foreignServer(ctx context.Context, f facts) error {
 func (a *agent) foreignDaemons(w settings, f facts) error {
 	unit := map[string]string{
 		"nfsdcld": "nfsdcld.service", "rpc.mountd": "nfs-mountd.service",
-		"rpc.statd": "rpc-statd.service", "sm-notify": "rpc-statd-notify.service",
+		"rpc.statd": "rpc-statd.service",
 	}
 	for _, p := range f.foreign {
 		rival := p.Comm == "nfsdcld" || p.Comm == "rpc.mountd" || w.v3() && p.Comm == "rpc.statd"
@@ -145,7 +145,7 @@ func (a *agent) haveTools(w settings) error {
 		tools = append(tools, "nfsdcld")
 	}
 	if w.v3() {
-		tools = append(tools, "rpc.statd", "sm-notify", "rpcbind")
+		tools = append(tools, "rpc.statd", "rpcbind")
 	}
 	for _, tool := range tools {
 		if _, err := a.runner.Look(tool); err != nil {

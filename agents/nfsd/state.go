@@ -134,6 +134,11 @@ func (a *agent) prepareLocking(w settings) error {
 	if err := a.adoptLocking(w, base); err != nil {
 		return stateError(err)
 	}
+	if w.notify {
+		if err := a.retireClients(base); err != nil {
+			return stateError(err)
+		}
+	}
 	err := filepath.WalkDir(base, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -210,13 +215,11 @@ func moveNew(from, to string) error {
 func (a *agent) lockClients(w settings) ([]string, error) {
 	var hosts []string
 	for _, dir := range []string{"sm", "sm.bak"} {
-		entries, err := os.ReadDir(a.path(w.stateDir(statdDir, dir)))
+		list, err := listed(a.path(w.stateDir(statdDir, dir)))
 		if err != nil {
 			return nil, stateError(err)
 		}
-		for _, e := range entries {
-			hosts = append(hosts, e.Name())
-		}
+		hosts = append(hosts, list...)
 	}
 	return hosts, nil
 }

@@ -83,7 +83,7 @@ func (a *agent) gone(w settings) error {
 func (a *agent) endHelper(ctx context.Context, f facts) error {
 	var helpers []process.Process
 	for _, p := range f.ours {
-		if p.Comm == "nfsd" || p.Comm == "sm-notify" {
+		if p.Comm == "nfsd" {
 			helpers = append(helpers, p)
 		}
 	}

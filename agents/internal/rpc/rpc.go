@@ -1,6 +1,6 @@
 // Package rpc asks servers of ONC RPC (RFC 5531) whether they answer: it makes calls of
 // procedure 0, which every program has and which does nothing, and asks a port mapper (RFC 1833)
-// for a program's port.
+// for a program's port. A Socket makes other calls, to many servers at once.
 package rpc
 
 import (
@@ -95,10 +95,13 @@ func words(list ...uint32) []byte {
 // udpRetry is the time after which a datagram without an answer is sent again.
 const udpRetry = 500 * time.Millisecond
 
+// message is a call (RFC 5531, 9): xid, 0 (call), 2 (RPC version), program, version, procedure,
+// credentials and verifier; each of the latter is flavor 0 (none) and length 0.
+func message(xid, program, version, procedure uint32, args []byte) []byte {
+	return append(words(xid, 0, 2, program, version, procedure, 0, 0, 0, 0), args...)
+}
+
 // call sends one call and returns the results behind the reply's header.
-//
-// RFC 5531, 9: a call is xid, 0 (call), 2 (RPC version), program, version, procedure, credentials
-// and verifier; each of the latter is flavor 0 (none) and length 0.
 func call(ctx context.Context, t Target, procedure uint32, args []byte) ([]byte, error) {
 	fail := func(err error) ([]byte, error) {
 		if ctx.Err() != nil {
@@ -116,7 +119,7 @@ func call(ctx context.Context, t Target, procedure uint32, args []byte) ([]byte,
 	defer stop()
 
 	xid := uint32(time.Now().UnixNano())
-	msg := append(words(xid, 0, 2, t.Program, t.Version, procedure, 0, 0, 0, 0), args...)
+	msg := message(xid, t.Program, t.Version, procedure, args)
 	exchange := overTCP
 	if t.Network == "udp" {
 		exchange = overUDP
