@@ -312,6 +312,52 @@ func TestAnOldCopyIsRefusedEvenIfItIsToldToPromote(t *testing.T) {
 	p.b.expect(ok, "promote")
 }
 
+// The steps of docs/mfs.md, "Promoting by hand".
+func TestPromotingByHandTakesTheChosenCopy(t *testing.T) {
+	t.Parallel()
+	p := newPair(t).born()
+	mnt := p.a.mount()
+	acked := p.a.create(mnt, "both", 50)
+	p.follows(p.b, "b")
+	p.b.killFollower()
+	p.a.create(mnt, "more", 100)
+	p.a.kill()
+	p.b.expect(ok, "promote")
+	acked = append(acked, p.a.create(mnt, "new", 20)...)
+	p.b.expect(ok, "demote")
+	p.b.expect(ok, "stop")
+
+	// Node b's disk is lost, all that is left is a backup. Node a counts more changes, of an epoch that
+	// has ended.
+	backup := filepath.Join(p.b.dir, "backup")
+	require.NoError(t, os.Rename(p.b.data, backup))
+	p.b.mkdir(p.b.data)
+	p.a.expect(ok, "start")
+	require.Zero(t, p.score("a"))
+	p.a.monitor(ok)
+	require.Zero(t, p.score("a"))
+	require.Contains(t, p.a.expect(failed, "promote").reason(), "no copy that may be promoted")
+
+	p.a.expect(ok, "stop")
+	for name, s := range map[string]*site{"a": p.a, "b": p.b} {
+		for _, dir := range []string{s.data, s.logger} {
+			kept := filepath.Join(p.a.dir, "kept", name, filepath.Base(dir))
+			require.NoError(t, os.MkdirAll(kept, 0o755))
+			s.mustRun("sh", "-c", "cd $0; for f in metadata* changelog*; do [ ! -f $f ] || mv $f $1/; done", dir, kept)
+		}
+	}
+	p.b.mustRun("sh", "-c", "cp -a $0/metadata* $0/changelog* $1/", backup, p.b.data)
+	require.NoError(t, os.Remove(filepath.Join(p.state, "property@mfsmaster-mfs")))
+	p.a.expect(ok, "start")
+	p.b.expect(ok, "start")
+	require.Zero(t, p.score("a"))
+	require.Positive(t, p.score("b"))
+	p.b.expect(ok, "promote")
+	p.promoted("b", p.a)
+	require.Empty(t, p.b.missing(mnt, acked))
+	p.follows(p.a, "a")
+}
+
 func TestAClusterThatDoesNotAnswerIsNoReasonToGuess(t *testing.T) {
 	t.Parallel()
 	p := newPair(t).born()
