@@ -48,6 +48,8 @@ type agent struct {
 	reached string
 	// waitingSince is the file that holds since when all server threads wait in the kernel.
 	waitingSince string
+	// tracker is the nfsdcld that this start has started.
+	tracker process.Process
 }
 
 // markName is the environment variable that every daemon we start carries; its value is the
@@ -55,7 +57,8 @@ type agent struct {
 // stays with it and with what it forks.
 const markName = "BATON_NFSD"
 
-// mountSource is the source of the virtual file systems that we mount, by which stop knows them.
+// mountSource is the source of the virtual file systems that we mount, for people who read the
+// table of mounts.
 const mountSource = "baton-nfsd"
 
 func (s system) agent(c *ocf.Call) *agent { return s.agentFor(c, c.Params.String(parState)) }

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"baton/agents/internal/atomicfile"
 	"baton/agents/internal/nfsexports"
 	"baton/agents/internal/process"
 	"baton/ocf"
@@ -34,7 +33,7 @@ func (a *agent) startTracker(ctx context.Context, w settings) error {
 		return err
 	}
 	database := w.stateDir(trackerDir, "main.sqlite")
-	err := a.opened(ctx, "nfsdcld", func(files []string) bool {
+	err := a.opened(ctx, "nfsdcld", &a.tracker, func(files []string) bool {
 		// The pipe itself is there already if an earlier server of the kernel left it.
 		watches := slices.Contains(files, "anon_inode:inotify") || slices.ContainsFunc(files, isPipe)
 		return watches && slices.Contains(files, database)
@@ -68,7 +67,8 @@ func (a *agent) startMountd(ctx context.Context, w settings) error {
 	if err := a.launch(ctx, "rpc.mountd", args...); err != nil {
 		return err
 	}
-	err := a.opened(ctx, "rpc.mountd", func(files []string) bool {
+	var daemon process.Process
+	err := a.opened(ctx, "rpc.mountd", &daemon, func(files []string) bool {
 		// It reads the kernel's questions from these channels (cache_open in support/export/cache.c).
 		return slices.ContainsFunc(files, func(f string) bool { return strings.HasSuffix(f, "/nfsd.fh/channel") })
 	})
@@ -78,24 +78,24 @@ func (a *agent) startMountd(ctx context.Context, w settings) error {
 	return nil
 }
 
-// opened waits until our daemon of that name has its files open.
-func (a *agent) opened(ctx context.Context, name string, ready func(files []string) bool) error {
+// opened waits until our daemon of that name has its files open. daemon is the process, if it is
+// known already, and is set where it is found: to look for it costs a look at each process.
+func (a *agent) opened(ctx context.Context, name string, daemon *process.Process, ready func(files []string) bool) error {
 	ctx, cancel := within(ctx, 10*time.Second)
 	defer cancel()
-	var daemon process.Process
 	return poll(ctx, func() (bool, error) {
 		if daemon.PID == 0 {
 			h, err := a.household()
 			if err != nil {
 				return false, err
 			}
-			daemon, _ = h.find(h.ours, name)
+			*daemon, _ = h.find(h.ours, name)
 		}
 		files, err := a.kernel.OpenFiles(daemon.PID)
 		if err == nil {
 			return ready(files), nil
 		}
-		daemon = process.Process{} // it was the parent, which has made room for the child
+		*daemon = process.Process{} // it was the parent, which has made room for the child
 		return false, nil
 	})
 }
@@ -116,7 +116,8 @@ func (a *agent) clearTable(w settings) error {
 	case errors.Is(err, os.ErrNotExist):
 		err = os.MkdirAll(a.path(w.tabDir), 0o755)
 	case err == nil && info.Size() > 0:
-		err = atomicfile.Write(file, nil, 0o644)
+		// Nobody reads it now, and should a power cut bring it back, the next start empties it again.
+		err = os.Truncate(file, 0)
 	}
 	if err != nil {
 		return &ocf.Error{Object: "table of exports", Found: "cannot be emptied", Err: err, Do: "repair " + w.tabDir}

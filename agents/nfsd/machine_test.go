@@ -158,6 +158,16 @@ func TestMonitorReadsTheMachineWithoutAChild(t *testing.T) {
 	require.Equal(t, 0, got.code, got.output)
 }
 
+func TestAMountedNFSDFileSystemIsNoServer(t *testing.T) {
+	m := newMachine(t)
+	m.write("proc/fs/nfsd/threads", "0\n") // stop leaves it mounted
+	m.write("proc/fs/nfsd/versions", "-3 +4 +4.1 +4.2\n")
+	m.write("proc/fs/nfsd/portlist", "")
+	require.Equal(t, 7, m.run("monitor").code)
+	require.Equal(t, 7, m.run("monitor", recurring).code)
+	require.Equal(t, 0, m.run("stop").code)
+}
+
 func TestMonitorSaysWhatIsWrong(t *testing.T) {
 	for name, c := range map[string]struct {
 		spoil  func(m *machine)

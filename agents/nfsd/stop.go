@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"baton/agents/internal/mounts"
 	"baton/agents/internal/nfsexports"
 	"baton/agents/internal/process"
@@ -59,7 +57,6 @@ func (a *agent) takeDown(ctx context.Context, w settings, f facts) error {
 		return err
 	}
 	a.released(ctx, append(dirs, a.state))
-	a.unmountVirtual(w)
 	return a.gone(w)
 }
 
@@ -216,16 +213,24 @@ func (a *agent) released(ctx context.Context, dirs []string) {
 	}
 }
 
+// fputTime is for how long a busy mount is taken for the kernel's own delay, before all open files
+// of all processes are looked at for another reason.
+const fputTime = 200 * time.Millisecond
+
 func (a *agent) releasedMount(ctx context.Context, point string) {
 	a.Waiting("the kernel to let go of %s", point)
 	defer a.Waiting("")
 	ctx, cancel := within(ctx, 5*time.Second)
 	defer cancel()
 	explained := ""
+	began := time.Now()
 	err := poll(ctx, func() (bool, error) {
 		busy, err := mounts.Busy(a.path(point))
 		if err != nil || !busy {
 			return true, err
+		}
+		if time.Since(began) < fputTime {
+			return false, nil
 		}
 		explained = a.otherHolders(point)
 		return explained != "", nil
@@ -258,17 +263,4 @@ func (a *agent) otherHolders(point string) string {
 		}
 	}
 	return ""
-}
-
-// unmountVirtual takes away the virtual file systems that we mounted, unless somebody uses them.
-func (a *agent) unmountVirtual(w settings) {
-	for _, point := range []string{a.path(w.pipefs), a.kernel.Mountpoint()} {
-		m, ok, err := a.mounts.At(point)
-		if err != nil || !ok || m.Source != mountSource {
-			continue
-		}
-		if err := mounts.Unmount(point); err != nil && !errors.Is(err, unix.EBUSY) {
-			a.Log.Warn(err.Error())
-		}
-	}
 }
