@@ -183,10 +183,12 @@ func TestMatrixDRBDBothLinksCutWithoutFencingIsToldAsSplitBrain(t *testing.T) {
 		out, err := d.N1.Run(ctx, "crm_mon -1A 2>&1")
 		return err == nil && strings.Contains(out, "SplitBrain"), out
 	})
-	// Neither copy was given up: each still has its own file, mounted or not.
-	status, err := d.Status(t.Context())
+	_, err := d.Wait(t.Context(), 4*aMinute, "one promoted node at most", func(s lab.Status) bool {
+		return len(s.Active(drbdClone, "Promoted")) <= 1
+	})
 	require.NoError(t, err)
-	require.LessOrEqual(t, len(status.Active(drbdClone, "Promoted")), 1)
+	require.NoError(t, d.Settle(t.Context()))
+	// Neither copy was given up: each still has its own file, mounted or not.
 	for _, m := range d.Nodes() {
 		require.NotContains(t, m.Sh(t, "journalctl -b --no-pager | grep 'giving up' || true"), "KiB")
 		require.NotContains(t, m.Sh(t, "cat /proc/drbd"), "cs:Sync")
