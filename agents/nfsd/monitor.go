@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"baton/agents/internal/addresses"
-	"baton/agents/internal/atomicfile"
 	"baton/agents/internal/process"
 	"baton/agents/internal/rpc"
 	"baton/ocf"
@@ -57,7 +56,6 @@ func (a *agent) watch(ctx context.Context, w settings, f facts) (ocf.State, erro
 	}
 	if a.recurring() {
 		a.limitGrace(w, startOf(f.record, f.household.threads))
-		a.keepMountList(w)
 	}
 	a.Note("%d threads, %d exports", f.threads, len(w.exports))
 	return ocf.Running, nil
@@ -180,21 +178,6 @@ func (a *agent) hasAddress(ip netip.Addr) bool {
 	return slices.ContainsFunc(entries, func(e addresses.Addr) bool {
 		return e.Flags&(addresses.FlagTentative|addresses.FlagDADFailed) == 0
 	})
-}
-
-// keepMountList copies mountd's list of NFSv3 mounts, which it keeps on the local disk, to the
-// state directory. It serves showmount alone, so that a failure is only told.
-func (a *agent) keepMountList(w settings) {
-	if !w.v3() {
-		return
-	}
-	text, err := os.ReadFile(a.path(w.tabDir, "rmtab"))
-	if err == nil {
-		_, err = atomicfile.WriteIfChanged(w.stateDir("rmtab"), text, 0o644)
-	}
-	if err != nil {
-		a.Log.Warn("the list of mounts (rmtab) was not kept: " + err.Error())
-	}
 }
 
 // graceEnds decides whether a grace period must be ended now, by what is known of it.

@@ -212,7 +212,7 @@ func (n *notices) tell(ctx context.Context, socket *rpc.Socket, source netip.Add
 		n.Log.Debug(fmt.Sprintf("lock client %s: %v", host, err))
 		select {
 		case <-ctx.Done():
-			n.Log.Warn(fmt.Sprintf("lock client %s was not told of the restart and may lose its locks: %v", host, err))
+			n.Log.Warn(fmt.Sprintf("lock client %s has not been told of the restart and stays on the list: %v", host, err))
 			return
 		case <-time.After(pause):
 		}

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
+	"baton/agents/internal/atomicfile"
 	"baton/agents/internal/mounts"
 	"baton/agents/internal/nfsexports"
 	"baton/agents/internal/process"
@@ -58,6 +60,24 @@ func (a *agent) takeDown(ctx context.Context, w settings, f facts) error {
 	}
 	a.released(ctx, append(dirs, a.state))
 	return a.gone(w)
+}
+
+// keepMountList copies mountd's list of NFSv3 mounts, which it keeps on the local disk, to the
+// state directory. It serves showmount alone, so that a failure is only told, and no monitor does
+// it: one that writes to the device hangs while DRBD holds back all writes.
+func (a *agent) keepMountList(w settings) {
+	if !w.v3() {
+		return
+	}
+	a.Waiting("the file system of %s to answer", w.state)
+	defer a.Waiting("")
+	text, err := os.ReadFile(a.path(w.tabDir, "rmtab"))
+	if err == nil {
+		_, err = atomicfile.WriteIfChanged(a.path(w.stateDir("rmtab")), text, 0o644)
+	}
+	if err != nil {
+		a.Log.Warn("the list of mounts (rmtab) was not kept: " + err.Error())
+	}
 }
 
 // gone looks once more: a stop that is believed must be true.

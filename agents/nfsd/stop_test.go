@@ -14,13 +14,13 @@ import (
 
 // child puts a real process into the machine's table, as a daemon of ours; it leaves the table when
 // it has ended.
-func (m *machine) child(name, script string) {
+func (m *machine) child(name, script string, files ...string) {
 	m.t.Helper()
 	cmd := exec.Command("sh", "-c", script)
 	cmd.Dir = m.root
 	require.NoError(m.t, cmd.Start())
 	dir := fmt.Sprintf("proc/%d", cmd.Process.Pid)
-	m.process(cmd.Process.Pid, 1, name, "S", name+"\x00", ourMark)
+	m.process(cmd.Process.Pid, 1, name, "S", name+"\x00", ourMark, files...)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -71,7 +71,7 @@ func withDaemons(t *testing.T, mountd string) *machine {
 	for _, pid := range []string{"30", "31"} { // those numbers may be anybody's on this machine
 		require.NoError(t, os.RemoveAll(filepath.Join(m.root, "proc", pid)))
 	}
-	m.child("nfsdcld", "exec sleep 60")
+	m.child("nfsdcld", "exec sleep 60", "/run/rpc_pipefs/nfsd/cld")
 	m.child("rpc.mountd", mountd)
 	return m
 }
@@ -89,6 +89,23 @@ func TestStopFlushesTheExportsWhenMountdCanAnswerNoMore(t *testing.T) {
 	require.Equal(t, "0\n", m.read("proc/fs/nfsd/threads"))
 	require.Equal(t, "#path domain(flags)\n", m.read(exportContent))
 	require.Empty(t, m.read("var/lib/nfs/etab"))
+}
+
+func TestTheListOfMountsIsKeptByStopAndByNoMonitor(t *testing.T) {
+	m := withDaemons(t, "exec sleep 60")
+	m.child("rpc.statd", "exec sleep 60")
+	m.caches("")
+	m.write("proc/fs/nfsd/versions", "+3 +4 +4.1 +4.2\n")
+	m.write("var/lib/nfs/rmtab", "192.0.2.21:/data/share:0x1\n")
+	require.NoError(t, os.MkdirAll(filepath.Join(m.root, "data/.nfs"), 0o755))
+	m.write("proc/fs/lockd/nlm_end_grace", "Y\n")
+	got := m.run("monitor", recurring, oneExport, "OCF_RESKEY_vers3=true")
+	require.Equal(t, 0, got.code, got.output)
+	require.NotContains(t, got.output, "rmtab")
+	require.NoFileExists(t, filepath.Join(m.root, "data/.nfs/rmtab"), "the device may be frozen")
+	got = m.run("stop", oneExport, "OCF_RESKEY_vers3=true")
+	require.Equal(t, 0, got.code, got.output)
+	require.Equal(t, "192.0.2.21:/data/share:0x1\n", m.read("data/.nfs/rmtab"))
 }
 
 func TestStopFlushesAgainWhatGotIntoTheCacheMeanwhile(t *testing.T) {
