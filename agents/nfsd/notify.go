@@ -141,11 +141,11 @@ func (a *agent) notifyClients(ctx context.Context, d duty) error {
 		group.Go(func() { failed[i] = n.from(ctx, source) })
 	}
 	group.Wait()
-	if ctx.Err() != nil {
-		return nil // stop has ended us
-	}
 	a.Log.Info(fmt.Sprintf("%d of %d lock clients of NFSv3 told of the restart", len(n.told), len(n.hosts)))
-	return errors.Join(failed...)
+	if ctx.Err() == nil { // else stop has ended us
+		err = errors.Join(failed...)
+	}
+	return err
 }
 
 // from makes the calls from one service address, once it is up.

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"encoding/binary"
+	"errors"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -118,7 +120,7 @@ func TestLockClientsAreToldFromEachAddressAndThoseNotToldStayOnTheList(t *testin
 	eventually("a notice from the second address", func() bool { return client.heard("127.0.0.3", 7) })
 	eventually("the list without the client", func() bool {
 		_, err := os.Lstat(filepath.Join(lists, "sm.bak/127.0.0.1"))
-		return os.IsNotExist(err)
+		return errors.Is(err, fs.ErrNotExist)
 	})
 	cancel() // as stop does
 	require.NoError(t, <-over)
