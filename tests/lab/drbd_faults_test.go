@@ -236,7 +236,14 @@ func TestMatrixDRBDMigrationFromLinbitWithTheServiceUp(t *testing.T) {
 	begin := time.Now()
 	d.N1.Sh(t, "crm_attribute -n maintenance-mode -v true && crm_resource --wait")
 	d.N1.Sh(t, "cibadmin -Q --xpath \"//primitive[@id='%s']\" >/root/p.xml && sed -i 's/provider=\"linbit\"/provider=\"baton\"/' /root/p.xml && cibadmin --replace --xml-file /root/p.xml", drbdClone)
-	d.N1.Sh(t, "crm_resource --refresh --resource %s --force; crm_resource --wait", drbdClone)
+	for _, m := range d.Nodes() {
+		d.N1.Sh(t, "crm_resource --refresh --resource %s-clone --node %s", drbdClone, m.Name)
+	}
+	lab.Eventually(t, 2*aMinute, "both nodes' histories to be of baton's agent", func(ctx context.Context) (bool, string) {
+		out, err := d.N1.Run(ctx, `cibadmin -Q --xpath "//lrm_resource[@id='%s']" | grep -o 'provider="[a-z]*"'`, drbdClone)
+		return err == nil && strings.Count(out, `"baton"`) == 2 && !strings.Contains(out, "linbit"), out
+	})
+	d.N1.Sh(t, "crm_resource --wait")
 	d.N1.Sh(t, "crm_attribute -n maintenance-mode -v false && crm_resource --wait")
 	d.Timeline.Add("cluster: ocf:baton:drbd after %v", time.Since(begin).Round(time.Second))
 	d.MustActive(t, "vip", "", d.N1, aMinute)
