@@ -180,6 +180,55 @@ func TestMatrixDRBDFailedDiskMovesTheService(t *testing.T) {
 	d.proof(t, d.N2)
 }
 
+// Two volumes are one resource: both are promoted and demoted together, and the worse of the two
+// decides where the service runs.
+func TestMatrixDRBDTwoVolumesMoveTogether(t *testing.T) {
+	d := drbdLab{lab.Start(t, drbdStage)}
+	d.installStore(t)
+	both := strings.Replace(drbdFast, "\tdevice /dev/drbd0;\n\tdisk /dev/vdb;\n\tmeta-disk internal;\n",
+		"\tvolume 0 { device /dev/drbd0; disk /dev/vdb; meta-disk internal; }\n\tvolume 1 { device /dev/drbd1; disk /dev/loop7; meta-disk internal; }\n", 1)
+	require.Contains(t, both, "volume 1")
+	for _, m := range d.Nodes() {
+		require.NoError(t, useR0(t.Context(), m, both))
+		m.Sh(t, "modprobe loop; truncate -s 32M /root/volume1 && losetup /dev/loop7 /root/volume1 && drbdadm create-md --force r0/1 && drbdadm up r0")
+	}
+	require.NoError(t, waitDRBD(t.Context(), d.N1, "1: cs:Connected"))
+	d.N1.Sh(t, "drbdadm -- --clear-bitmap new-current-uuid r0/1")
+	d.volumes(t, d.N1, "ds:UpToDate/UpToDate", 2)
+	for _, m := range d.Nodes() {
+		m.Sh(t, "drbdadm down r0")
+	}
+	require.NoError(t, d.CrmText(t.Context(), drbdCRM(t, drbdOptions{})+"\nlocation begins service 10: n1\n"))
+	d.MustActive(t, "vip", "", d.N1, 3*aMinute)
+	d.volumes(t, d.N1, "ro:Primary/Secondary", 2)
+	d.volumes(t, d.N1, "ds:UpToDate/UpToDate", 2)
+	d.client(t)
+
+	require.NoError(t, d.Standby(t.Context(), d.N1))
+	d.MustActive(t, "vip", "", d.N2, 3*aMinute)
+	require.NoError(t, d.Unstandby(t.Context(), d.N1))
+	d.volumes(t, d.N2, "ro:Primary/Secondary", 2)
+	d.volumes(t, d.N2, "ds:UpToDate/UpToDate", 2)
+	d.mustScore(t, d.N1, "10000")
+	d.acknowledged(t, 10)
+
+	d.Timeline.Add("n2: volume 1 loses its disk")
+	d.N2.Sh(t, "drbdadm detach r0/1")
+	d.MustActive(t, "vip", "", d.N1, 5*aMinute)
+	d.volumes(t, d.N1, "ro:Primary/Secondary", 2)
+	d.acknowledged(t, 10)
+	d.proof(t, d.N1)
+}
+
+// volumes waits until so many volumes of the node are in a state.
+func (d drbdLab) volumes(t testing.TB, m *lab.Machine, state string, count int) {
+	t.Helper()
+	lab.Eventually(t, 2*aMinute, fmt.Sprintf("%d volumes of %s with %s", count, m.Name, state), func(ctx context.Context) (bool, string) {
+		out, err := m.Run(ctx, "cat /proc/drbd")
+		return err == nil && strings.Count(out, state) == count, out
+	})
+}
+
 // Pacemaker forgets, loses all nodes to standby, and is restarted as a whole: each time the service
 // comes back with its data, and the scores are there again.
 func TestMatrixDRBDCleanupStandbyOfBothAndRestart(t *testing.T) {
