@@ -27,8 +27,15 @@ func (s system) notify(ctx context.Context, c *ocf.Call, n ocf.Notification) err
 	if n.Operation == "start" && anyAlone(r) && otherStarted(n, c.Env.Node) {
 		r = a.reconnect(ctx, r)
 	}
-	a.publish(ctx, r, false)
+	if !promotes(n, c.Env.Node) {
+		a.publish(ctx, r, false)
+	}
 	return nil
+}
+
+// promotes: the cluster has decided for this node already; see promote about its score.
+func promotes(n ocf.Notification, here string) bool {
+	return slices.ContainsFunc(n.Promote, func(i ocf.Instance) bool { return i.Node == here })
 }
 
 // otherStarted: this node's own start connects by itself.

@@ -20,15 +20,12 @@ const (
 )
 
 // promote makes this node Primary by a plain "primary". Nothing is ever forced: what the kernel
-// refuses for want of good data fails at once, so that the cluster can try another node.
+// refuses for want of good data fails at once, so that the cluster can try another node. The score,
+// which has just been followed, is left to the monitor that the cluster runs next: a change of it in
+// the middle of a move costs a process and a new calculation of the cluster while clients wait.
 func (s system) promote(ctx context.Context, c *ocf.Call) error {
-	a := s.agent(c)
-	r, err := a.toPrimary(ctx)
-	if err != nil {
-		return err
-	}
-	a.publish(ctx, r, false)
-	return nil
+	_, err := s.agent(c).toPrimary(ctx)
+	return err
 }
 
 func (a *agent) toPrimary(ctx context.Context) (drbdstate.Resource, error) {
