@@ -24,11 +24,10 @@ const (
 // which has just been followed, is left to the monitor that the cluster runs next: a change of it in
 // the middle of a move costs a process and a new calculation of the cluster while clients wait.
 func (s system) promote(ctx context.Context, c *ocf.Call) error {
-	_, err := s.agent(c).toPrimary(ctx)
-	return err
+	return s.agent(c).toPrimary(ctx)
 }
 
-func (a *agent) toPrimary(ctx context.Context) (drbdstate.Resource, error) {
+func (a *agent) toPrimary(ctx context.Context) error {
 	end := time.Now().Add(promotePatience)
 	for tries := 1; ; tries++ {
 		a.Waiting("the disks of %s to settle", a.name)
@@ -37,15 +36,15 @@ func (a *agent) toPrimary(ctx context.Context) (drbdstate.Resource, error) {
 		})
 		switch {
 		case err != nil:
-			return r, err
+			return err
 		case stateOf(r, found) == ocf.Stopped:
-			return r, a.fail(ocf.Failed, "not started", "an unpromoted resource", "start it first")
+			return a.fail(ocf.Failed, "not started", "an unpromoted resource", "start it first")
 		case r.AllPrimary():
-			return r, nil
+			return nil
 		}
 		fenced := anyAlone(r) && a.fenced(ctx, r)
 		if why := refusal(r, a.scores.consistent > 0, fenced); why != "" {
-			return r, a.fail(ocf.Failed, why, "UpToDate data", "see docs/drbd.md, \"A promotion is refused\"")
+			return a.fail(ocf.Failed, why, "UpToDate data", "see docs/drbd.md, \"A promotion is refused\"")
 		}
 		a.Waiting("drbdsetup primary; DRBD's fence-peer handler runs inside it")
 		err = a.primary(ctx, r)
@@ -53,17 +52,17 @@ func (a *agent) toPrimary(ctx context.Context) (drbdstate.Resource, error) {
 			return a.promoted(ctx)
 		}
 		if ended(ctx, err) {
-			return r, err
+			return err
 		}
 		v, words := judge(err)
 		early := a.Params.Bool(parEarly) && r.AnyPeer(func(p drbdstate.Peer) bool { return p.Role == drbdstate.Primary })
 		if v != passing || early || !time.Now().Before(end) {
-			return r, a.fail(ocf.Failed, words, "UpToDate data and no other Primary",
+			return a.fail(ocf.Failed, words, "UpToDate data and no other Primary",
 				fmt.Sprintf("DRBD refused %d times; state: %v", tries, r))
 		}
 		a.Log.Debug(fmt.Sprintf("try %d: %s", tries, words))
 		if err := pause(ctx, retryAfter); err != nil {
-			return r, err
+			return err
 		}
 	}
 }
@@ -93,15 +92,15 @@ func (a *agent) primary(ctx context.Context, r drbdstate.Resource) error {
 }
 
 // promoted verifies what drbdsetup said.
-func (a *agent) promoted(ctx context.Context) (drbdstate.Resource, error) {
+func (a *agent) promoted(ctx context.Context) error {
 	r, found, err := a.await(ctx, time.Second, func(r drbdstate.Resource, _ bool) bool { return r.AllPrimary() })
 	if err != nil {
-		return r, err
+		return err
 	}
 	if !found || !r.AllPrimary() {
-		return r, a.fail(ocf.Failed, "not Primary after a successful drbdsetup primary: "+r.String(), "Primary", "look at the kernel's log")
+		return a.fail(ocf.Failed, "not Primary after a successful drbdsetup primary: "+r.String(), "Primary", "look at the kernel's log")
 	}
-	return r, nil
+	return nil
 }
 
 // heartbeatStart is the start of haresources: up, and promoted.
@@ -125,8 +124,7 @@ func (s system) heartbeatStart(ctx context.Context, c *ocf.Call) error {
 			return err
 		}
 	}
-	_, err = a.toPrimary(ctx)
-	return err
+	return a.toPrimary(ctx)
 }
 
 // met waits for the peer of a device that was down, and refuses it where its data may be the older.
