@@ -133,6 +133,29 @@ func (p *pair) follows(s *site, node string) {
 	s.poll(waitSync, "node "+node+" to follow", func() bool {
 		return s.agent("monitor", recurring).code == ok && p.score(node) > 800000
 	})
+	// A follower some thousand changes behind has that score, too.
+	master := p.a
+	if s == p.a {
+		master = p.b
+	}
+	s.poll(waitSync, "node "+node+" to have every change", func() bool {
+		return lastChange(s.logger) >= lastChange(master.data)
+	})
+}
+
+// lastChange is the number of the newest whole line of the changelogs in a directory, 0 without any.
+func lastChange(dir string) (last uint64) {
+	files, _ := filepath.Glob(filepath.Join(dir, "changelog*.mfs"))
+	for _, file := range files {
+		text, _ := os.ReadFile(file)
+		for line := range strings.Lines(string(text)) {
+			number, _, _ := strings.Cut(line, ":")
+			if n, err := strconv.ParseUint(number, 10, 64); err == nil && strings.HasSuffix(line, "\n") {
+				last = max(last, n)
+			}
+		}
+	}
+	return last
 }
 
 // born starts both nodes and promotes a with a new file system.
