@@ -60,10 +60,13 @@ func mfsClient(ctx context.Context, m *lab.Machine) error {
 var mfsStage = &lab.Stage{
 	Name: "mfs",
 	Base: drbdStage,
-	Key:  "3",
+	Key:  "4",
 	Build: func(ctx context.Context, l *lab.Lab) error {
 		for _, m := range l.Nodes() {
 			if err := mfsNode(ctx, m, "mfs-drbd"); err != nil {
+				return err
+			}
+			if err := useR0(ctx, m, drbdFast); err != nil {
 				return err
 			}
 			if _, err := m.Run(ctx, "drbdadm up r0"); err != nil {
