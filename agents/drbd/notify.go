@@ -27,7 +27,9 @@ func (s system) notify(ctx context.Context, c *ocf.Call, n ocf.Notification) err
 	if n.Operation == "start" && anyAlone(r) && otherStarted(n, c.Env.Node) {
 		r = a.reconnect(ctx, r)
 	}
-	if !promotes(n, c.Env.Node) {
+	// The start of another node is told even by a node that is to be promoted: that node's score comes
+	// between, and the cluster calculates anew, by the scores of both.
+	if n.Operation == "start" || !promotes(n, c.Env.Node) {
 		a.publish(ctx, r, false)
 	}
 	return nil
