@@ -91,11 +91,11 @@ type compared struct {
 
 func startCompared(t *testing.T, g graph) *compared {
 	t.Helper()
-	c := &compared{drbdLab: drbdLab{lab.Start(t, nfsStage)}, graph: g}
+	c := &compared{drbdLab: drbdLab{lab.Start(t, lab.NFS)}, graph: g}
 	nothing := buildNothing(t)
 	for _, m := range c.Nodes() {
 		require.NoError(t, m.Upload(t.Context(), nothingAgent, 0o755, nothing))
-		require.NoError(t, useR0(t.Context(), m, drbdFast))
+		require.NoError(t, lab.UseR0(t.Context(), m, drbdFast))
 		if g.nodes != "" {
 			m.Sh(t, g.nodes)
 		}
@@ -113,7 +113,7 @@ location first drbd_r0-clone rule $role=Promoted 20000: #uname eq n1
 	require.NoError(t, c.Settle(t.Context()))
 	if c.serves {
 		c.settled(t)
-		c.C1.Sh(t, "mount -t nfs -o vers=4.2,hard,proto=tcp %s:%s %s", drbdAddress, nfsShare, nfsMount)
+		c.C1.Sh(t, "mount -t nfs -o vers=4.2,hard,proto=tcp %s:%s %s", drbdAddress, lab.NFSShare, lab.NFSMount)
 		c.secondClient(t)
 	}
 	return c
@@ -146,7 +146,7 @@ func (c *compared) lockKept(t testing.TB, file string) (bool, error) {
 	t.Helper()
 	out, err := c.C1.Run(t.Context(), `ip netns exec second unshare --uts sh -c 'hostname second &&
 mount -t nfs -o vers=4.2,hard,proto=tcp %s:%s /mnt/second && { labtool trylock -file /mnt/second/%s 2>&1; echo "code $?"; umount /mnt/second; }'`,
-		drbdAddress, nfsShare, file)
+		drbdAddress, lab.NFSShare, file)
 	if err != nil {
 		return false, err
 	}
@@ -161,11 +161,11 @@ func (c *compared) work(t testing.TB) (jobs []*lab.Job, dir, locked string) {
 	t.Helper()
 	c.jobs++
 	dir, locked = fmt.Sprintf("files%d", c.jobs), fmt.Sprintf("locked%d", c.jobs)
-	c.C1.Sh(t, "mkdir -p %s/%s", nfsMount, dir)
+	c.C1.Sh(t, "mkdir -p %s/%s", lab.NFSMount, dir)
 	for i, args := range []string{
-		"write -every 50ms -dir " + nfsMount + "/" + dir,
-		"lock -every 50ms -file " + nfsMount + "/" + locked,
-		"list -every 100ms -dir " + nfsMount + "/" + dir,
+		"write -every 50ms -dir " + lab.NFSMount + "/" + dir,
+		"lock -every 50ms -file " + lab.NFSMount + "/" + locked,
+		"list -every 100ms -dir " + lab.NFSMount + "/" + dir,
 	} {
 		jobs = append(jobs, c.C1.Tool(t, fmt.Sprintf("job%d-%d", c.jobs, i), args))
 	}
@@ -254,8 +254,8 @@ func (c *compared) served(t *testing.T, m *measured, on *lab.Machine, jobs []*la
 		c.Timeline.Add("c1: %s: %s", compareWork[i], gap)
 	}
 	m.lockKept = kept && len(jobs[1].Logged(t).Of(lab.Fail)) == 0
-	m.count(t, c, on, jobs[0], "-dir "+nfsShare+"/"+dir)
-	m.count(t, c, on, jobs[1], "-file "+nfsShare+"/"+locked)
+	m.count(t, c, on, jobs[0], "-dir "+lab.NFSShare+"/"+dir)
+	m.count(t, c, on, jobs[1], "-file "+lab.NFSShare+"/"+locked)
 }
 
 // count compares what was acknowledged with what the serving node has.

@@ -59,21 +59,20 @@
 // A boot takes a minute, a cluster half a minute more. A [Stage] is a state of
 // all machines that is reached once, frozen with their memory into the cache
 // (see [Cache]), and thawed in a few seconds by each test that starts from it.
-// [Booted] and [Cluster] are here; each area makes its own on top:
+// [Booted], [Cluster], [DRBD] and [NFS] are here, for the tests and the demo; an
+// area makes its own on top (Key: all text that Build puts in, so that a change
+// builds the stage anew):
 //
-//	var drbdStage = &lab.Stage{
-//		Name: "drbd", Base: lab.Cluster,
-//		Key:  r0Res,                     // all text that Build puts in, so that a change builds anew
+//	var webStage = &lab.Stage{
+//		Name: "web", Base: lab.DRBD,
+//		Key: siteConf,
 //		Build: func(ctx context.Context, l *lab.Lab) error {
 //			for _, m := range l.Nodes() {
-//				if err := m.Upload(ctx, "/etc/drbd.d/r0.res", 0o644, []byte(r0Res)); err != nil {
-//					return err
-//				}
-//				if _, err := m.Run(ctx, "drbdadm create-md --force r0 && drbdadm up r0"); err != nil {
+//				if err := m.Upload(ctx, "/etc/site.conf", 0o644, []byte(siteConf)); err != nil {
 //					return err
 //				}
 //			}
-//			…
+//			return nil
 //		},
 //	}
 //

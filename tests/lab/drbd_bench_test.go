@@ -27,11 +27,11 @@ func BenchmarkDRBDMonitor(b *testing.B) {
 // compareMonitors returns how many times our monitor's CPU time LINBIT's takes.
 func compareMonitors(t testing.TB) float64 {
 	t.Helper()
-	l := lab.Start(t, drbdStage)
+	l := lab.Start(t, lab.DRBD)
 	for _, m := range l.Nodes() {
 		m.Sh(t, "drbdadm up r0")
 	}
-	require.NoError(t, waitDRBD(t.Context(), l.N1, "ds:UpToDate/UpToDate"))
+	require.NoError(t, lab.WaitDRBD(t.Context(), l.N1, "ds:UpToDate/UpToDate"))
 	cost := func(provider string, runs int) (cpu, wall float64, children int) {
 		_, said := agentCall(t.Context(), l.N1, provider, "monitor") // warm
 		out := l.N1.Sh(t, `cat >/root/bench.sh <<'EOF'

@@ -14,8 +14,8 @@ import (
 	"baton/tests/lab"
 )
 
-// slowResync is drbdPlain with a resync of 500 KB/s, so that there is time to pause it.
-var slowResync = strings.Replace(drbdPlain, "on-io-error detach;", "on-io-error detach; c-plan-ahead 0; resync-rate 500K;", 1)
+// slowResync leaves time to pause the resync.
+var slowResync = lab.R0At("500K")
 
 // agentCall runs an agent by hand in a cluster's environment and returns its exit code and words.
 func agentCall(ctx context.Context, m *lab.Machine, provider, action string) (code, said string) {
@@ -89,12 +89,12 @@ func TestMatrixDRBDReturningNodeIsNoCandidateDuringResync(t *testing.T) {
 
 	require.NoError(t, d.N2.PowerOn(t.Context()))
 	require.NoError(t, d.N2.WaitSSH(t.Context()))
-	require.NoError(t, useR0(t.Context(), d.N2, slowResync))
+	require.NoError(t, lab.UseR0(t.Context(), d.N2, slowResync))
 	d.N2.Sh(t, "systemctl start corosync pacemaker")
 	d.serve(t, d.N2)
-	require.NoError(t, waitDRBD(t.Context(), d.N2, "cs:SyncTarget"))
+	require.NoError(t, lab.WaitDRBD(t.Context(), d.N2, "cs:SyncTarget"))
 	d.N2.Sh(t, "drbdadm pause-sync r0")
-	require.NoError(t, waitDRBD(t.Context(), d.N2, "cs:PausedSyncT"))
+	require.NoError(t, lab.WaitDRBD(t.Context(), d.N2, "cs:PausedSyncT"))
 	require.Equal(t, "", d.score(t.Context(), d.N2), "a score during the resync")
 	code, said := agentCall(t.Context(), d.N2, "baton", "promote")
 	require.Equal(t, "1", code)
@@ -112,7 +112,7 @@ func TestMatrixDRBDReturningNodeIsNoCandidateDuringResync(t *testing.T) {
 
 	require.NoError(t, d.Unstandby(t.Context(), d.N1))
 	d.MustActive(t, "vip", "", d.N1, 3*aMinute)
-	require.NoError(t, useR0(t.Context(), d.N2, drbdFast))
+	require.NoError(t, lab.UseR0(t.Context(), d.N2, drbdFast))
 	d.N2.Sh(t, "drbdadm adjust r0; drbdadm resume-sync r0 || true")
 	d.settled(t)
 	d.mustScore(t, d.N2, "10000")
@@ -158,13 +158,13 @@ func TestMatrixDRBDReplicationLinkCut(t *testing.T) {
 // The disk under the promoted node fails (device mapper's error target): DRBD detaches it, the
 // score drops, and the cluster moves the service to the node with the good disk.
 func TestMatrixDRBDFailedDiskMovesTheService(t *testing.T) {
-	d := drbdLab{lab.Start(t, drbdStage)}
+	d := drbdLab{lab.Start(t, lab.DRBD)}
 	d.installStore(t)
 	onMapper := strings.Replace(drbdFast, "on n1 { ", "on n1 { disk /dev/mapper/r0; ", 1)
 	onMapper = strings.Replace(onMapper, "\tdisk /dev/vdb;\n", "", 1)
 	onMapper = strings.Replace(onMapper, "on n2 { ", "on n2 { disk /dev/vdb; ", 1)
 	for _, m := range d.Nodes() {
-		require.NoError(t, useR0(t.Context(), m, onMapper))
+		require.NoError(t, lab.UseR0(t.Context(), m, onMapper))
 	}
 	d.N1.Sh(t, `modprobe dm_mod; dmsetup create r0 --table "0 $(blockdev --getsz /dev/vdb) linear /dev/vdb 0"`)
 	require.NoError(t, d.CrmText(t.Context(), drbdCRM(t, drbdOptions{})+"\nlocation begins service 10: n1\n"))
@@ -183,16 +183,16 @@ func TestMatrixDRBDFailedDiskMovesTheService(t *testing.T) {
 // Two volumes are one resource: both are promoted and demoted together, and the worse of the two
 // decides where the service runs.
 func TestMatrixDRBDTwoVolumesMoveTogether(t *testing.T) {
-	d := drbdLab{lab.Start(t, drbdStage)}
+	d := drbdLab{lab.Start(t, lab.DRBD)}
 	d.installStore(t)
 	both := strings.Replace(drbdFast, "\tdevice /dev/drbd0;\n\tdisk /dev/vdb;\n\tmeta-disk internal;\n",
 		"\tvolume 0 { device /dev/drbd0; disk /dev/vdb; meta-disk internal; }\n\tvolume 1 { device /dev/drbd1; disk /dev/loop7; meta-disk internal; }\n", 1)
 	require.Contains(t, both, "volume 1")
 	for _, m := range d.Nodes() {
-		require.NoError(t, useR0(t.Context(), m, both))
+		require.NoError(t, lab.UseR0(t.Context(), m, both))
 		m.Sh(t, "modprobe loop; truncate -s 32M /root/volume1 && losetup /dev/loop7 /root/volume1 && drbdadm create-md --force r0/1 && drbdadm up r0")
 	}
-	require.NoError(t, waitDRBD(t.Context(), d.N1, "1: cs:Connected"))
+	require.NoError(t, lab.WaitDRBD(t.Context(), d.N1, "1: cs:Connected"))
 	d.N1.Sh(t, "drbdadm -- --clear-bitmap new-current-uuid r0/1")
 	d.volumes(t, d.N1, "ds:UpToDate/UpToDate", 2)
 	for _, m := range d.Nodes() {
@@ -325,7 +325,7 @@ func (d drbdLab) gaps(t testing.TB) []time.Duration {
 
 // The real ocf-tester, on a real device.
 func TestMatrixDRBDPassesOcfTester(t *testing.T) {
-	l := lab.Start(t, drbdStage)
+	l := lab.Start(t, lab.DRBD)
 	l.N2.Sh(t, "drbdadm up r0")
 	for _, m := range l.Nodes() {
 		m.Sh(t, "systemctl stop pacemaker corosync")
@@ -339,7 +339,7 @@ func TestMatrixDRBDPassesOcfTester(t *testing.T) {
 // loaded, on udev's links, on debugfs or on its own record, and a start that broke off half-way
 // is swept up by stop.
 func TestMatrixDRBDKernelIsReadWhateverElseIsMissing(t *testing.T) {
-	l := lab.Start(t, drbdStage)
+	l := lab.Start(t, lab.DRBD)
 	expect := func(want, action string) string {
 		t.Helper()
 		code, said := agentCall(t.Context(), l.N1, "baton", action)
@@ -360,7 +360,7 @@ func TestMatrixDRBDKernelIsReadWhateverElseIsMissing(t *testing.T) {
 	expect("7", "monitor")
 	expect("0", "start")
 	l.N2.Sh(t, "drbdadm up r0")
-	require.NoError(t, waitDRBD(t.Context(), l.N1, "ds:UpToDate/UpToDate"))
+	require.NoError(t, lab.WaitDRBD(t.Context(), l.N1, "ds:UpToDate/UpToDate"))
 	expect("0", "start")
 	expect("0", "promote")
 	expect("8", "monitor")

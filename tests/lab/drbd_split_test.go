@@ -22,7 +22,7 @@ func (d drbdLab) split(t *testing.T) {
 	d.N2.Sh(t, "drbdadm disconnect r0 && drbdadm primary r0 && mount /dev/drbd0 /mnt/data && echo lost >/mnt/data/n2-only && umount /mnt/data && drbdadm secondary r0")
 	d.acknowledged(t, 10)
 	d.N2.Sh(t, "drbdadm connect r0")
-	require.NoError(t, waitDRBD(t.Context(), d.N2, "cs:StandAlone"))
+	require.NoError(t, lab.WaitDRBD(t.Context(), d.N2, "cs:StandAlone"))
 	require.Contains(t, d.N2.Sh(t, "dmesg"), "Split-Brain detected")
 	d.N1.Sh(t, "crm_attribute -n maintenance-mode -v false; crm_resource --wait")
 }
@@ -99,12 +99,12 @@ func (d drbdLab) sbd(t *testing.T) {
 // the cluster.
 func startFenced(t *testing.T) drbdLab {
 	t.Helper()
-	d := drbdLab{lab.Start(t, drbdStage)}
+	d := drbdLab{lab.Start(t, lab.DRBD)}
 	d.installStore(t)
 	example, err := lab.Example("drbd-filesystem-vip/r0.res")
 	require.NoError(t, err)
 	for _, m := range d.Nodes() {
-		require.NoError(t, useR0(t.Context(), m, strings.Replace(example, "on-io-error detach;", "on-io-error detach; c-plan-ahead 0; resync-rate 200M;", 1)))
+		require.NoError(t, lab.UseR0(t.Context(), m, lab.ResyncAt(example, fullSpeed)))
 	}
 	d.sbd(t)
 	text := strings.Replace(drbdCRM(t, drbdOptions{fenced: true}), "stonith-timeout=60s", "stonith-timeout=120s", 1)

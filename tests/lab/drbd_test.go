@@ -42,21 +42,20 @@ type drbdOptions struct {
 	silent bool   // without notify=true
 }
 
-// drbdFast is drbdPlain with a resync at full speed: DRBD's own control of it begins at 250 KB/s,
-// and takes minutes in an emulated machine.
-var drbdFast = strings.Replace(drbdPlain, "on-io-error detach;", "on-io-error detach; c-plan-ahead 0; resync-rate 200M;", 1)
+// fullSpeed is a rate of resynchronization that no emulated machine reaches.
+const fullSpeed = "200M"
+
+var drbdFast = lab.R0At(fullSpeed)
 
 // drbdCRM is the example's configuration, with fencing taken out unless it is wanted.
 func drbdCRM(t testing.TB, o drbdOptions) string {
 	t.Helper()
-	text, err := lab.Example("drbd-filesystem-vip/drbd-filesystem-vip.crm")
-	require.NoError(t, err)
-	if !o.fenced {
-		begin, end := strings.Index(text, "primitive fencing"), strings.Index(text, "property cib-bootstrap")
-		require.Positive(t, begin)
-		text = text[:begin] + text[end:]
-		text = strings.Replace(text, "stonith-enabled=true", "stonith-enabled=false", 1)
+	load := lab.Unfenced
+	if o.fenced {
+		load = lab.Example
 	}
+	text, err := load("drbd-filesystem-vip/drbd-filesystem-vip.crm")
+	require.NoError(t, err)
 	if o.params != "" {
 		text = strings.Replace(text, "params drbd_resource=r0", "params drbd_resource=r0 "+o.params, 1)
 	}
@@ -77,13 +76,13 @@ func drbdCRM(t testing.TB, o drbdOptions) string {
 // UpToDate, c1 writing.
 func startDRBD(t *testing.T, o drbdOptions) drbdLab {
 	t.Helper()
-	d := drbdLab{lab.Start(t, drbdStage)}
+	d := drbdLab{lab.Start(t, lab.DRBD)}
 	d.installStore(t)
 	if o.r0 == "" {
 		o.r0 = drbdFast
 	}
 	for _, m := range d.Nodes() {
-		require.NoError(t, useR0(t.Context(), m, o.r0))
+		require.NoError(t, lab.UseR0(t.Context(), m, o.r0))
 	}
 	d.Timeline.Add("cluster: load drbd-filesystem-vip.crm")
 	begins := "\nlocation begins service 10: n1\n"
@@ -103,7 +102,7 @@ func startDRBD(t *testing.T, o drbdOptions) drbdLab {
 func (d drbdLab) settled(t testing.TB) {
 	t.Helper()
 	for _, m := range d.Nodes() {
-		require.NoError(t, waitDRBD(t.Context(), m, "ds:UpToDate/UpToDate"))
+		require.NoError(t, lab.WaitDRBD(t.Context(), m, "ds:UpToDate/UpToDate"))
 	}
 }
 

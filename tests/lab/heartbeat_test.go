@@ -401,7 +401,7 @@ func TestMatrixHeartbeatWithAutoFailbackBringsNFSBackAfterAPowerLoss(t *testing.
 
 	require.NoError(t, h.N1.PowerOn(t.Context()))
 	require.NoError(t, h.N1.WaitSSH(t.Context()))
-	require.NoError(t, waitDRBD(t.Context(), h.N1, "ds:UpToDate/UpToDate"))
+	require.NoError(t, lab.WaitDRBD(t.Context(), h.N1, "ds:UpToDate/UpToDate"))
 	began = time.Now()
 	h.N1.Sh(t, "systemctl start --no-block heartbeat")
 	h.moved(h.N1, h.N2)

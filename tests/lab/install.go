@@ -45,6 +45,21 @@ func Example(name string) (string, error) {
 	return string(text), err
 }
 
+// Unfenced is an example's configuration without its fencing, which costs each
+// fault a minute more and which scenarios of its own prove.
+func Unfenced(example string) (string, error) {
+	text, err := Example(example)
+	if err != nil {
+		return "", err
+	}
+	before, rest, found := strings.Cut(text, "primitive fencing")
+	_, after, found2 := strings.Cut(rest, "property cib-bootstrap")
+	if !found || !found2 {
+		return "", fmt.Errorf("lab: %s has no fencing to leave out; expected it before its properties", example)
+	}
+	return strings.Replace(before+"property cib-bootstrap"+after, "stonith-enabled=true", "stonith-enabled=false", 1), nil
+}
+
 // built is what was built once in this process: tars to be unpacked at /.
 var built struct {
 	sync.Mutex

@@ -55,25 +55,25 @@ func mfsClient(ctx context.Context, m *lab.Machine) error {
 	return err
 }
 
-// mfsStage is drbdStage with the example mfs-drbd's files in place and an empty data directory on
+// mfsStage is lab.DRBD with the example mfs-drbd's files in place and an empty data directory on
 // the device.
 var mfsStage = &lab.Stage{
 	Name: "mfs",
-	Base: drbdStage,
+	Base: lab.DRBD,
 	Key:  "4",
 	Build: func(ctx context.Context, l *lab.Lab) error {
 		for _, m := range l.Nodes() {
 			if err := mfsNode(ctx, m, "mfs-drbd"); err != nil {
 				return err
 			}
-			if err := useR0(ctx, m, drbdFast); err != nil {
+			if err := lab.UseR0(ctx, m, drbdFast); err != nil {
 				return err
 			}
 			if _, err := m.Run(ctx, "drbdadm up r0"); err != nil {
 				return err
 			}
 		}
-		if err := waitDRBD(ctx, l.N1, "ds:UpToDate/UpToDate"); err != nil {
+		if err := lab.WaitDRBD(ctx, l.N1, "ds:UpToDate/UpToDate"); err != nil {
 			return err
 		}
 		if _, err := l.N1.Run(ctx, "drbdadm primary r0 && mount /dev/drbd0 /srv/mfs && install -d -o mfs -g mfs /srv/mfs/meta && umount /srv/mfs && drbdadm secondary r0"); err != nil {
@@ -114,14 +114,10 @@ type mfsLab struct {
 // file system made at the first start.
 func mfsCRM(t testing.TB, example, extra string) string {
 	t.Helper()
-	text, err := lab.Example(example + "/" + example + ".crm")
+	text, err := lab.Unfenced(example + "/" + example + ".crm")
 	require.NoError(t, err)
-	begin, end := strings.Index(text, "primitive fencing"), strings.Index(text, "property cib-bootstrap")
-	require.Positive(t, begin)
-	text = text[:begin] + text[end:]
 	// The web page starts a Python in each machine, which takes longer than all the rest.
 	text = text[:strings.Index(text, "primitive cgiserv")]
-	text = strings.Replace(text, "stonith-enabled=true", "stonith-enabled=false", 1)
 	text = strings.Replace(text, "no-quorum-policy=stop", "no-quorum-policy=ignore", 1)
 	return strings.Replace(text, "durability=", "initialize=true "+extra+" durability=", 1)
 }
@@ -276,7 +272,7 @@ func TestCoreMooseFSMovesAtStandbyAndSurvivesPowerLossOfItsNode(t *testing.T) {
 	require.NoError(t, m.Standby(t.Context(), m.N1))
 	m.serving(t, m.N2, moved)
 	require.NoError(t, m.Unstandby(t.Context(), m.N1))
-	require.NoError(t, waitDRBD(t.Context(), m.N2, "ds:UpToDate/UpToDate"))
+	require.NoError(t, lab.WaitDRBD(t.Context(), m.N2, "ds:UpToDate/UpToDate"))
 
 	cut := time.Now()
 	require.NoError(t, m.N2.PowerOff(t.Context()))

@@ -15,42 +15,7 @@ import (
 	"baton/tests/lab"
 )
 
-const (
-	nfsShare = "/mnt/data/share"
-	nfsMount = "/mnt/nfs"
-)
-
-// nfsStage is drbdStage with a directory to export on the device.
-var nfsStage = &lab.Stage{
-	Name: "nfs",
-	Base: drbdStage,
-	Key:  "2",
-	Build: func(ctx context.Context, l *lab.Lab) error {
-		for _, m := range l.Nodes() {
-			// The module is loaded at boot, as the example's README has it.
-			if _, err := m.Run(ctx, "echo nfsd >/etc/modules-load.d/nfsd.conf; modprobe nfsd; drbdadm up r0"); err != nil {
-				return err
-			}
-		}
-		if err := waitDRBD(ctx, l.N1, "ds:UpToDate/UpToDate"); err != nil {
-			return err
-		}
-		if _, err := l.N1.Run(ctx, "drbdadm primary r0 && mount /dev/drbd0 /mnt/data && mkdir %s && umount /mnt/data && drbdadm secondary r0", nfsShare); err != nil {
-			return err
-		}
-		for _, m := range l.Nodes() {
-			if _, err := m.Run(ctx, "drbdadm down r0"); err != nil {
-				return err
-			}
-		}
-		if _, err := l.C1.Run(ctx, "modprobe nfsv4; mkdir -p %s", nfsMount); err != nil {
-			return err
-		}
-		return nil
-	},
-}
-
-// nfsLab is a cluster that serves nfsShare from a replicated device by the example nfs, and c1
+// nfsLab is a cluster that serves lab.NFSShare from a replicated device by the example nfs, and c1
 // that works on it.
 type nfsLab struct {
 	drbdLab
@@ -66,12 +31,8 @@ type nfsOptions struct {
 // nfsCRM is the example's configuration without its fencing, which scenarios of DRBD prove.
 func nfsCRM(t testing.TB, o nfsOptions) string {
 	t.Helper()
-	text, err := lab.Example("nfs/nfs.crm")
+	text, err := lab.Unfenced("nfs/nfs.crm")
 	require.NoError(t, err)
-	begin, end := strings.Index(text, "primitive fencing"), strings.Index(text, "property cib-bootstrap")
-	require.Positive(t, begin)
-	text = text[:begin] + text[end:]
-	text = strings.Replace(text, "stonith-enabled=true", "stonith-enabled=false", 1)
 	if o.params != "" {
 		text = strings.Replace(text, "params nfs_shared_infodir", "params "+o.params+" nfs_shared_infodir", 1)
 	}
@@ -82,9 +43,9 @@ func nfsCRM(t testing.TB, o nfsOptions) string {
 // 50 ms, holds a lock on an open file and writes under it, and lists the directory.
 func startNFS(t *testing.T, o nfsOptions) *nfsLab {
 	t.Helper()
-	n := &nfsLab{drbdLab: drbdLab{lab.Start(t, nfsStage)}}
+	n := &nfsLab{drbdLab: drbdLab{lab.Start(t, lab.NFS)}}
 	for _, m := range n.Nodes() {
-		require.NoError(t, useR0(t.Context(), m, drbdFast))
+		require.NoError(t, lab.UseR0(t.Context(), m, drbdFast))
 	}
 	n.Timeline.Add("cluster: load nfs.crm")
 	require.NoError(t, n.CrmText(t.Context(), nfsCRM(t, o)+"\nlocation begins service 10: n1\n"))
@@ -101,16 +62,16 @@ func (n *nfsLab) mount(t testing.TB, o nfsOptions) {
 	if vers == "" {
 		vers = "4.2"
 	}
-	n.C1.Sh(t, "mount -t nfs -o vers=%s,hard,proto=tcp %s:%s %s", vers, drbdAddress, nfsShare, nfsMount)
+	n.C1.Sh(t, "mount -t nfs -o vers=%s,hard,proto=tcp %s:%s %s", vers, drbdAddress, lab.NFSShare, lab.NFSMount)
 }
 
 func (n *nfsLab) load(t testing.TB) {
 	t.Helper()
-	n.C1.Sh(t, "mkdir -p %s/files && : >%[1]s/locked", nfsMount)
-	n.files = n.C1.Tool(t, "files", "write -every 50ms -dir "+nfsMount+"/files")
-	n.held = n.C1.Tool(t, "held", "lock -file "+nfsMount+"/locked")
+	n.C1.Sh(t, "mkdir -p %s/files && : >%[1]s/locked", lab.NFSMount)
+	n.files = n.C1.Tool(t, "files", "write -every 50ms -dir "+lab.NFSMount+"/files")
+	n.held = n.C1.Tool(t, "held", "lock -file "+lab.NFSMount+"/locked")
 	// A process that sits in the directory and reads it, as a shell of a user does.
-	n.C1.Sh(t, `cd %s/files && { setsid sh -c 'while :; do ls -f >/dev/null || echo "ls: $?" >>/run/lab/ls.err; sleep 0.2; done' >/dev/null 2>>/run/lab/ls.err </dev/null & }`, nfsMount)
+	n.C1.Sh(t, `cd %s/files && { setsid sh -c 'while :; do ls -f >/dev/null || echo "ls: $?" >>/run/lab/ls.err; sleep 0.2; done' >/dev/null 2>>/run/lab/ls.err </dev/null & }`, lab.NFSMount)
 	n.working(t, time.Time{})
 }
 
@@ -127,7 +88,7 @@ func (n *nfsLab) working(t testing.TB, since time.Time) {
 func (n *nfsLab) proven(t testing.TB, on *lab.Machine) time.Duration {
 	t.Helper()
 	// A second client is refused while the first has the lock: here, a process of the server.
-	out, err := on.Run(t.Context(), "labtool trylock -file %s/locked; echo code $?", nfsShare)
+	out, err := on.Run(t.Context(), "labtool trylock -file %s/locked; echo code $?", lab.NFSShare)
 	require.NoError(t, err)
 	require.Contains(t, out, "code 1", "the lock is still held, as %s sees it", on.Name)
 
@@ -137,7 +98,7 @@ func (n *nfsLab) proven(t testing.TB, on *lab.Machine) time.Duration {
 	require.Empty(t, n.C1.Sh(t, "cat /run/lab/ls.err 2>/dev/null || true"), "no listing failed")
 	acks := n.C1.Sh(t, "cat %s", n.files.LogPath())
 	require.NoError(t, on.Upload(t.Context(), "/run/acks", 0o644, []byte(acks+"\n")))
-	t.Logf("%s: %s", on.Name, strings.TrimSpace(on.Sh(t, "labtool check -log /run/acks -dir %s/files", nfsShare)))
+	t.Logf("%s: %s", on.Name, strings.TrimSpace(on.Sh(t, "labtool check -log /run/acks -dir %s/files", lab.NFSShare)))
 
 	stall := files.LongestGap().Long
 	t.Logf("c1 created a file each 50 ms; longest stall %s", files.LongestGap())
@@ -275,7 +236,7 @@ func TestMatrixNFSWithOtherVersions(t *testing.T) {
 func (n *nfsLab) reclaimed(t testing.TB, on *lab.Machine) {
 	t.Helper()
 	lab.Eventually(t, 2*aMinute, "the client's lock on "+on.Name, func(ctx context.Context) (bool, string) {
-		out, err := on.Run(ctx, "grep \":$(stat -c %%i %s/locked) \" /proc/locks || { cat /proc/locks; journalctl -b --no-pager | grep -i 'sm-notify\\|statd' | tail -n 5; false; }", nfsShare)
+		out, err := on.Run(ctx, "grep \":$(stat -c %%i %s/locked) \" /proc/locks || { cat /proc/locks; journalctl -b --no-pager | grep -i 'sm-notify\\|statd' | tail -n 5; false; }", lab.NFSShare)
 		return err == nil, out
 	})
 }
@@ -319,7 +280,7 @@ func TestMatrixNFSDaemonsAreMissed(t *testing.T) {
 func TestMatrixNFSDeadClientDoesNotHoldUpTheOthers(t *testing.T) {
 	n := startNFS(t, nfsOptions{})
 	// n2 stands for the dead client: it mounts, opens a file, and loses its power.
-	n.N2.Sh(t, "mkdir -p /mnt/c && mount -t nfs -o vers=4.2,hard %s:%s /mnt/c && { setsid sh -c 'exec 9>/mnt/c/dead; sleep 1000' >/dev/null 2>&1 </dev/null & }", drbdAddress, nfsShare)
+	n.N2.Sh(t, "mkdir -p /mnt/c && mount -t nfs -o vers=4.2,hard %s:%s /mnt/c && { setsid sh -c 'exec 9>/mnt/c/dead; sleep 1000' >/dev/null 2>&1 </dev/null & }", drbdAddress, lab.NFSShare)
 	lab.Eventually(t, aMinute, "n2's client state", func(ctx context.Context) (bool, string) {
 		out, err := n.N1.Run(ctx, "cat /proc/fs/nfsd/clients/*/info | grep -c confirmed || true")
 		return err == nil && strings.TrimSpace(out) == "2", out
@@ -373,15 +334,15 @@ func TestMatrixNFSOutlivesACutServiceNetwork(t *testing.T) {
 
 // TestMatrixNFSPassesOcfTester runs resource-agents' own tester against the agent on a real device.
 func TestMatrixNFSPassesOcfTester(t *testing.T) {
-	l := lab.Start(t, nfsStage)
+	l := lab.Start(t, lab.NFS)
 	for _, m := range l.Nodes() {
 		m.Sh(t, "drbdadm up r0")
 	}
-	require.NoError(t, waitDRBD(t.Context(), l.N1, "ds:UpToDate/UpToDate"))
+	require.NoError(t, lab.WaitDRBD(t.Context(), l.N1, "ds:UpToDate/UpToDate"))
 	l.N1.Sh(t, "drbdadm primary r0 && mount /dev/drbd0 /mnt/data")
 	ctx, cancel := context.WithTimeout(t.Context(), 8*aMinute)
 	defer cancel()
-	out, err := l.N1.Run(ctx, "ocf-tester -n nfs -o nfs_shared_infodir=/mnt/data/.nfs -o directory=%s -o clientspec=192.0.2.0/24 /usr/lib/ocf/resource.d/baton/nfsd 2>&1", nfsShare)
+	out, err := l.N1.Run(ctx, "ocf-tester -n nfs -o nfs_shared_infodir=/mnt/data/.nfs -o directory=%s -o clientspec=192.0.2.0/24 /usr/lib/ocf/resource.d/baton/nfsd 2>&1", lab.NFSShare)
 	t.Log(out)
 	require.NoError(t, err)
 	require.Contains(t, out, "passed all tests")
