@@ -15,7 +15,7 @@ pcs -f "$new" stonith create fencing fence_sbd devices=/dev/vdc pcmk_delay_max=5
 	op monitor interval=300s timeout=60s
 
 pcs -f "$new" property set stonith-enabled=true stonith-timeout=60s priority-fencing-delay=15s no-quorum-policy=stop
-pcs -f "$new" resource defaults update resource-stickiness=200
+pcs -f "$new" resource defaults update resource-stickiness=200 failure-timeout=600s
 
 pcs -f "$new" resource create drbd_r0 ocf:baton:drbd drbd_resource=r0 \
 	op start interval=0 timeout=240s \
@@ -40,7 +40,7 @@ pcs -f "$new" resource create vip ocf:baton:vip \
 	op start interval=0 timeout=20s \
 	op stop interval=0 timeout=20s \
 	op monitor interval=10s timeout=20s \
-	meta priority=10 \
+	meta priority=10 failure-timeout=60s \
 	--group service
 
 pcs -f "$new" resource create mfsmaster ocf:baton:mfsmaster \
