@@ -236,11 +236,18 @@ func TestMatrixDRBDCleanupStandbyOfBothAndRestart(t *testing.T) {
 	d.N1.Sh(t, "crm_resource --cleanup; crm_resource --wait")
 	d.MustActive(t, "vip", "", d.N1, aMinute)
 	d.mustScore(t, d.N1, "10000")
-	d.N1.Sh(t, "crm_resource --refresh; crm_resource --wait")
+	// A refresh of everything, as docs/drbd.md has it: in maintenance nothing is stopped.
+	stops := "journalctl -b --no-pager | grep -c 'local execution of stop operation'; true"
+	before := d.N1.Sh(t, stops)
+	d.N1.Sh(t, "crm_attribute -n maintenance-mode -v true && crm_resource --wait && crm_resource --refresh")
 	d.MustActive(t, "vip", "", d.N1, 2*aMinute)
+	d.MustActive(t, drbdClone, "Promoted", d.N1, 2*aMinute)
+	d.MustActive(t, drbdClone, "Unpromoted", d.N2, 2*aMinute)
+	d.N1.Sh(t, "crm_resource --wait; crm_attribute -n maintenance-mode -v false && crm_resource --wait")
 	d.mustScore(t, d.N1, "10000")
 	d.mustScore(t, d.N2, "10000")
 	d.acknowledged(t, 10)
+	require.Equal(t, before, d.N1.Sh(t, stops), "operations that stopped something on n1")
 
 	for _, m := range d.Nodes() {
 		require.NoError(t, d.Standby(t.Context(), m))

@@ -195,7 +195,7 @@ func TestMatrixDRBDBothLinksCutWithoutFencingIsToldAsSplitBrain(t *testing.T) {
 	}
 	d.N1.Sh(t, "crm_attribute -n maintenance-mode -v true")
 	for _, m := range d.Nodes() {
-		require.Contains(t, m.Sh(t, `cat /proc/drbd; umount /mnt/data 2>/dev/null; drbdadm down r0 && mount -o ro,noload /dev/vdb /mnt/data && ls /mnt/data && umount /mnt/data`), m.Name+"-only")
+		require.Contains(t, m.Sh(t, `cat /proc/drbd; umount /mnt/data 2>/dev/null; drbdadm down r0 && mount -t ext4 -o ro,noload /dev/vdb /mnt/data && ls /mnt/data && umount /mnt/data`), m.Name+"-only")
 	}
 }
 
