@@ -116,17 +116,43 @@ func startFenced(t *testing.T) drbdLab {
 }
 
 // Both links of n1 are cut. Each node believes the other dead; DRBD freezes, one of them is fenced
-// by sbd, and only one goes on: no record is lost, and no split brain is left.
+// by sbd, and only one goes on: no record is lost, and no split brain is left. When n1 was the one,
+// the address comes back with the cable.
 func TestMatrixDRBDBothLinksCutWithFencing(t *testing.T) {
 	d := startFenced(t)
+	survivor, fenced := d.cutBoth(t)
+	d.mended(t)
+	d.acknowledged(t, 10)
+	d.rejoins(t, fenced)
+	d.proof(t, survivor)
+}
+
+// The same with the example's fencing-ping.crm: the node that does not reach the router may not
+// fence, so it is the other one that goes on, and its clients with it, while the cables are out.
+func TestMatrixDRBDBothLinksCutLeaveTheNodeThatReachesTheRouter(t *testing.T) {
+	d := startFenced(t)
+	ping, err := lab.Example("drbd-filesystem-vip/fencing-ping.crm")
+	require.NoError(t, err)
+	require.NoError(t, d.CrmText(t.Context(), strings.Replace(ping, "ping_targets=192.0.2.1", "ping_targets=192.0.2.21", 1)))
+	d.MustActive(t, "router", "", d.N1, 2*aMinute)
+	survivor, fenced := d.cutBoth(t)
+	require.Equal(t, d.N2.Name, survivor.Name)
+	d.MustActive(t, "vip", "", d.N2, 4*aMinute)
+	d.acknowledged(t, 10)
+	d.mended(t)
+	d.rejoins(t, fenced)
+	d.proof(t, survivor)
+}
+
+// cutBoth takes both cables from n1 and waits until a node has been fenced.
+func (d drbdLab) cutBoth(t *testing.T) (survivor, fenced *lab.Machine) {
+	t.Helper()
 	booted := map[string]string{}
 	for _, m := range d.Nodes() {
 		booted[m.Name] = m.Sh(t, "cat /proc/sys/kernel/random/boot_id")
 	}
 	require.NoError(t, d.N1.Cut(t.Context(), lab.LAN))
 	require.NoError(t, d.N1.Cut(t.Context(), lab.Repl))
-
-	var survivor, fenced *lab.Machine
 	lab.Eventually(t, 6*aMinute, "one node to be fenced", func(ctx context.Context) (bool, string) {
 		for _, m := range d.Nodes() {
 			id, err := m.Run(ctx, "cat /proc/sys/kernel/random/boot_id")
@@ -138,24 +164,31 @@ func TestMatrixDRBDBothLinksCutWithFencing(t *testing.T) {
 		return false, "both still run"
 	})
 	d.Timeline.Add("%s was fenced, %s goes on", fenced.Name, survivor.Name)
+	return survivor, fenced
+}
+
+func (d drbdLab) mended(t *testing.T) {
+	t.Helper()
 	require.NoError(t, d.N1.Mend(t.Context(), lab.LAN))
 	require.NoError(t, d.N1.Mend(t.Context(), lab.Repl))
-	d.acknowledged(t, 10)
-	require.NotContains(t, survivor.Sh(t, "dmesg"), "Split-Brain")
+}
 
+// rejoins starts the cluster on the node that was fenced, and waits until both copies are equal and
+// the constraint of the handlers is gone.
+func (d drbdLab) rejoins(t *testing.T, fenced *lab.Machine) {
+	t.Helper()
 	fenced.Sh(t, "modprobe i6300esb; systemctl start corosync pacemaker")
 	d.serve(t, fenced)
 	d.settled(t)
 	d.mustScore(t, fenced, "10000")
 	lab.Eventually(t, 2*aMinute, "the handler's constraint to be gone", func(ctx context.Context) (bool, string) {
-		out, err := survivor.Run(ctx, "crm configure show | grep drbd-fence || true")
+		out, err := fenced.Run(ctx, "crm configure show | grep drbd-fence || true")
 		return err == nil && strings.TrimSpace(out) == "", out
 	})
 	for _, m := range d.Nodes() {
 		require.NotContains(t, m.Sh(t, "dmesg"), "Split-Brain")
 	}
 	d.acknowledged(t, 10)
-	d.proof(t, survivor)
 }
 
 // The same without fencing: both nodes are promoted and write. That is what fencing is for. The

@@ -12,31 +12,6 @@ import (
 	"baton/tests/lab"
 )
 
-func TestMatrixVIPExampleInPcsGivesWhatTheOneInCrmGives(t *testing.T) {
-	l := lab.Start(t, lab.Cluster)
-	script, err := lab.Example("vip/vip.pcs.sh")
-	require.NoError(t, err)
-	require.NoError(t, l.N1.Upload(t.Context(), "/root/vip.pcs.sh", 0o755, []byte(script)))
-	l.N1.Sh(t, "/root/vip.pcs.sh")
-	_, err = l.Wait(t.Context(), aMinute, "vip active", func(s lab.Status) bool { return len(s.Active("vip", "")) == 1 })
-	require.NoError(t, err)
-
-	// What matters is what Pacemaker has in the end: compare attribute by
-	// attribute, for the two tools name their elements differently, and pcs
-	// adds the operations of the meta-data that are not given.
-	values := func() string {
-		return l.N1.Sh(t, `cibadmin -Q -o resources | grep -v '"reload-agent"' | sed 's/interval="0s*"//' | grep -oE '(name|value|class|provider|type|interval|timeout)="[^"]*"' | sort
-cibadmin -Q -o crm_config | grep -oE 'name="(stonith-enabled|no-quorum-policy)" value="[^"]*"' | sort
-cibadmin -Q -o rsc_defaults | grep -oE 'name="[^"]*" value="[^"]*"' | sort`)
-	}
-	pcs := values()
-	l.N1.Sh(t, "pcs resource delete vip >/dev/null 2>&1; pcs resource defaults update resource-stickiness=")
-	require.NoError(t, l.Crm(t.Context(), "vip/vip.crm"))
-	_, err = l.Wait(t.Context(), aMinute, "vip active", func(s lab.Status) bool { return len(s.Active("vip", "")) == 1 })
-	require.NoError(t, err)
-	require.Equal(t, values(), pcs)
-}
-
 // commands is the first indented block below a heading: what the reader of the
 // document is told to type is what is tested.
 func commands(document, heading string) string {
