@@ -118,7 +118,7 @@ func (a *agent) read(ctx context.Context) (drbdstate.Resource, bool, error) {
 // events runs drbdsetup events2 --now. A drbdsetup that hangs in the kernel cannot be killed, so
 // as long as one of an earlier call is still there no other is started beside it.
 func (a *agent) events(ctx context.Context, args ...string) ([]byte, error) {
-	done, err := a.single()
+	done, err := a.single(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -157,6 +157,14 @@ func pause(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// atMost bounds a wait that must not fail the action: half of the time that is left.
+func (a *agent) atMost(ctx context.Context, d time.Duration) time.Duration {
+	if end, ok := ctx.Deadline(); ok {
+		d = min(d, time.Until(end)/2)
+	}
+	return d
 }
 
 // await reads the state until enough says so or the time is over; either way the last state is

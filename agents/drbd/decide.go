@@ -78,6 +78,18 @@ func anyAlone(r drbdstate.Resource) bool {
 	return r.AnyPeer(func(p drbdstate.Peer) bool { return p.Connection == drbdstate.StandAlone })
 }
 
+// isolated reports whether no peer is connected.
+func isolated(r drbdstate.Resource) bool {
+	return !r.AnyPeer(func(p drbdstate.Peer) bool { return p.Connection == drbdstate.Connected })
+}
+
+// undecided reports whether a disk is Consistent: DRBD 9 makes that of a Secondary's UpToDate when
+// it loses a Primary, until the remaining nodes have agreed that it was all (finish_state_change in
+// drbd_state.c).
+func undecided(r drbdstate.Resource) bool {
+	return slices.ContainsFunc(r.Volumes, func(v drbdstate.Volume) bool { return v.Disk == drbdstate.Consistent })
+}
+
 // linked reports whether every peer is connected.
 func linked(r drbdstate.Resource) bool {
 	return !r.AnyPeer(func(p drbdstate.Peer) bool { return p.Connection != drbdstate.Connected })
@@ -93,17 +105,15 @@ type scores struct {
 
 // score is the promotion score of this node; 0 means none. why says it in words.
 //
-// fenced says that DRBD makes sure of its peers before it promotes without them: by a fence-peer
-// handler, or by quorum.
-//
 // It differs from ocf:linbit:drbd's table where that table hands out old or torn data:
 //   - Inconsistent, Outdated and Consistent data get no score even with a good peer: when the
 //     promoted peer stops, the node would be promoted onto data that goes away with it. A running
 //     Primary keeps the low score, since taking it away would demote it.
 //   - a disk that is still attaching gets none instead of the last value.
 //   - a Secondary that is StandAlone towards a peer without fencing gets none: that link was dropped
-//     on purpose or by an unresolved split brain, and the other copy may be newer.
-func score(r drbdstate.Resource, s scores, fenced bool) (n int, why string) {
+//     on purpose or by an unresolved split brain, and the other copy may be newer. Nor does it get
+//     one by a restart, which makes the link a connecting one (see doubt).
+func score(r drbdstate.Resource, s scores, t trust) (n int, why string) {
 	if !r.Configured() {
 		return 0, "not configured"
 	}
@@ -115,14 +125,14 @@ func score(r drbdstate.Resource, s scores, fenced bool) (n int, why string) {
 	}
 	n, why = s.best, "UpToDate"
 	for _, v := range r.Volumes {
-		if m, w := volumeScore(r, v, s, fenced); m < n {
+		if m, w := volumeScore(r, v, s, t); m < n {
 			n, why = m, fmt.Sprintf("volume %d: %s", v.Number, w)
 		}
 	}
 	return n, why
 }
 
-func volumeScore(r drbdstate.Resource, v drbdstate.Volume, s scores, fenced bool) (n int, why string) {
+func volumeScore(r drbdstate.Resource, v drbdstate.Volume, s scores, t trust) (n int, why string) {
 	primary := r.AnyPrimary()
 	switch {
 	case !v.Quorum:
@@ -136,7 +146,7 @@ func volumeScore(r drbdstate.Resource, v drbdstate.Volume, s scores, fenced bool
 	case inTransit(v.Disk):
 		return 0, "own disk is " + string(v.Disk)
 	case v.Disk == drbdstate.UpToDate:
-		return upToDateScore(r, v, s, fenced)
+		return upToDateScore(r, v, s, t)
 	case v.Disk == drbdstate.Consistent && !peerHas(r, v.Number):
 		return s.consistent, "own disk is only Consistent"
 	case (v.Disk == drbdstate.Diskless || v.Disk == drbdstate.FailedDisk) && peerHas(r, v.Number):
@@ -146,25 +156,18 @@ func volumeScore(r drbdstate.Resource, v drbdstate.Volume, s scores, fenced bool
 }
 
 // upToDateScore is for a Secondary with UpToDate data.
-func upToDateScore(r drbdstate.Resource, v drbdstate.Volume, s scores, fenced bool) (n int, why string) {
-	switch {
-	case blind(r, v, fenced):
-		return 0, blindWords
-	case peerUnknown(r, v):
+func upToDateScore(r drbdstate.Resource, v drbdstate.Volume, s scores, t trust) (n int, why string) {
+	switch why := blind(r, v, t); {
+	case why != "":
+		return 0, why
+	case len(r.Peers) > 1 && !t.fenced && isolated(r):
+		// Another node that is connected to anybody has heard of later writes than this one, and the
+		// same score otherwise. Only quorum does better.
+		return max(s.peerUnknown-2, 0), "UpToDate, no peer is connected"
+	case len(r.Peers) == 0 || peerUnknown(r, v):
 		return s.peerUnknown, "UpToDate, the peer's data is not known"
 	}
 	return s.best, "UpToDate, the peer's data is known"
-}
-
-const blindWords = "UpToDate but StandAlone without fencing: the peer's may be newer"
-
-// blind reports whether good data here may be the older copy: the link to a peer was given up, that
-// peer's data is not known, and nothing would be asked before a promotion. Any one peer counts: a
-// third node that is away, or that knows no more than this one, says nothing of the peer's data.
-func blind(r drbdstate.Resource, v drbdstate.Volume, fenced bool) bool {
-	return !fenced && r.AnyPeer(func(p drbdstate.Peer) bool {
-		return p.Connection == drbdstate.StandAlone && unknownAt(p, v)
-	})
 }
 
 func peerUnknown(r drbdstate.Resource, v drbdstate.Volume) bool {
@@ -233,7 +236,7 @@ func clientScore(r drbdstate.Resource, s scores) (n int, why string) {
 // refusal says why this node must not be promoted; empty where nothing is known against it. The
 // kernel refuses most of these by itself. Saying so first is quicker, names the reason, and holds
 // where the kernel would agree: onto a half-synchronized copy while the good peer is still there.
-func refusal(r drbdstate.Resource, allowConsistent, fenced bool) string {
+func refusal(r drbdstate.Resource, allowConsistent bool, t trust) string {
 	if r.FailIO {
 		return "DRBD fails all I/O until the last user closes the device"
 	}
@@ -241,7 +244,7 @@ func refusal(r drbdstate.Resource, allowConsistent, fenced bool) string {
 		if v.Role == drbdstate.Primary {
 			continue
 		}
-		if why := volumeRefusal(r, v, allowConsistent, fenced); why != "" {
+		if why := volumeRefusal(r, v, allowConsistent, t); why != "" {
 			if len(r.Volumes) > 1 {
 				return fmt.Sprintf("volume %d: %s", v.Number, why)
 			}
@@ -251,13 +254,13 @@ func refusal(r drbdstate.Resource, allowConsistent, fenced bool) string {
 	return ""
 }
 
-func volumeRefusal(r drbdstate.Resource, v drbdstate.Volume, allowConsistent, fenced bool) string {
+func volumeRefusal(r drbdstate.Resource, v drbdstate.Volume, allowConsistent bool, t trust) string {
 	switch {
 	case !v.Quorum:
 		return "no quorum"
 	case v.Disk == drbdstate.UpToDate:
-		if blind(r, v, fenced) {
-			return "own data is " + blindWords
+		if why := blind(r, v, t); why != "" {
+			return "own data is " + why
 		}
 		return ""
 	case v.Disk == drbdstate.Consistent && allowConsistent:

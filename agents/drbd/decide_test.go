@@ -98,15 +98,15 @@ func TestStateAndScoreOfEveryState(t *testing.T) {
 		t.Run(tc.words, func(t *testing.T) {
 			r := legacy(t, tc.words)
 			require.Equal(t, tc.state, stateOf(r, true))
-			n, why := score(r, defaults, false)
+			n, why := score(r, defaults, trust{})
 			require.Equal(t, tc.score, n, why)
-			n, why = score(r, defaults, true)
+			n, why = score(r, defaults, trust{fenced: true})
 			require.Equal(t, tc.fenced, n, why)
 			require.NotEmpty(t, why)
 			// A node without a score must not be promoted either, and the other way round.
 			if !r.AnyPrimary() && tc.state != ocf.Stopped {
-				require.Equal(t, tc.score == 0, refusal(r, false, false) != "", refusal(r, false, false))
-				require.Equal(t, tc.fenced == 0, refusal(r, false, true) != "", refusal(r, false, true))
+				require.Equal(t, tc.score == 0, refusal(r, false, trust{}) != "", refusal(r, false, trust{}))
+				require.Equal(t, tc.fenced == 0, refusal(r, false, trust{fenced: true}) != "", refusal(r, false, trust{fenced: true}))
 			}
 		})
 	}
@@ -129,10 +129,10 @@ func TestWorstVolumeDecides(t *testing.T) {
 	} {
 		r := legacyVolumes(t, good, tc.second)
 		require.Equal(t, tc.state, stateOf(r, true), tc.second)
-		n, _ := score(r, defaults, true)
+		n, _ := score(r, defaults, trust{fenced: true})
 		require.Equal(t, tc.score, n, tc.second)
 	}
-	require.Contains(t, refusal(legacyVolumes(t, good, "WFConnection Secondary/Unknown Outdated/DUnknown"), false, true), "volume 1: own disk is Outdated")
+	require.Contains(t, refusal(legacyVolumes(t, good, "WFConnection Secondary/Unknown Outdated/DUnknown"), false, trust{fenced: true}), "volume 1: own disk is Outdated")
 }
 
 // nine is a state of DRBD 9 from events2 lines without their common words.
@@ -188,24 +188,75 @@ func TestStateAndScoreUnderTheNineDriver(t *testing.T) {
 		"promoted client alone":          {[]string{primary, client, lost2, gone2}, ocf.FailedPromoted, 0},
 		"client without quorum":          {[]string{secondary, "device volume:0 minor:0 disk:Diskless client:yes quorum:no", peer1, disk1}, ocf.Running, 0},
 		"I/O failed on purpose":          {[]string{"resource role:Primary suspended:no force-io-failures:yes", upToDate, peer1, disk1}, ocf.FailedPromoted, 0},
-		"no peer configured":             {[]string{secondary, upToDate}, ocf.Running, 10000},
+		"no peer configured":             {[]string{secondary, upToDate}, ocf.Running, 1000},
+		"cut off from both":              {[]string{secondary, upToDate, "connection peer-node-id:1 conn-name:n2 connection:Connecting role:Unknown", gone1, lost2, gone2}, ocf.Running, 998},
 		"only a resource, no volume":     {[]string{secondary, peer1}, ocf.Stopped, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := nine(t, tc.lines...)
 			require.Equal(t, tc.state, stateOf(r, true))
-			n, why := score(r, defaults, false)
+			n, why := score(r, defaults, trust{})
 			require.Equal(t, tc.score, n, why)
 		})
 	}
-	require.Equal(t, "no quorum", refusal(nine(t, secondary, "device volume:0 minor:0 disk:UpToDate quorum:no"), false, true))
+	require.Equal(t, "no quorum", refusal(nine(t, secondary, "device volume:0 minor:0 disk:UpToDate quorum:no"), false, trust{fenced: true}))
 
 	// Given up towards one peer while the third node is away: only what makes sure of that peer helps.
 	split := nine(t, secondary, upToDate, alone1, gone1, lost2, gone2)
-	require.Contains(t, refusal(split, false, false), blindWords)
-	require.Empty(t, refusal(split, false, true))
-	n, why := score(split, defaults, true)
+	require.Contains(t, refusal(split, false, trust{}), blindAlone)
+	require.Empty(t, refusal(split, false, trust{fenced: true}))
+	n, why := score(split, defaults, trust{fenced: true})
 	require.Equal(t, 1000, n, why)
+}
+
+// A restart makes "connecting" of a link that was given up; what is known of it stays.
+func TestDoubtOutlivesTheLinkThatWasGivenUp(t *testing.T) {
+	const (
+		connected  = "Connected Secondary/Primary UpToDate/UpToDate"
+		connecting = "WFConnection Secondary/Unknown UpToDate/DUnknown"
+		standAlone = "StandAlone Secondary/Unknown UpToDate/DUnknown"
+		promoted   = "StandAlone Primary/Unknown UpToDate/DUnknown"
+		outdated   = "WFConnection Secondary/Unknown UpToDate/Outdated"
+	)
+	for name, tc := range map[string]struct {
+		looks  []string // one after the other
+		why    string   // with them: the caller's reason
+		split  bool     // the kernel's log has it
+		doubt  string
+		score  int
+		fenced int
+	}{
+		"never linked":                       {[]string{connecting}, "", true, "", 1000, 1000},
+		"given up":                           {[]string{standAlone}, "", false, doubtAlone, 0, 1000},
+		"given up, and restarted":            {[]string{standAlone, connecting}, "", false, doubtAlone, 0, 1000},
+		"given up, restarted and met":        {[]string{standAlone, connecting, connected}, "", false, "", 10000, 10000},
+		"met, and lost since":                {[]string{standAlone, connected, connecting}, "", false, "", 1000, 1000},
+		"split, and restarted":               {[]string{standAlone, connecting}, "", true, doubtSplit, 0, 0},
+		"split, DRBD remembers an outdated":  {[]string{standAlone, outdated}, "", true, doubtSplit, 0, 0},
+		"given up, remembers an outdated":    {[]string{standAlone, outdated}, "", false, doubtAlone, 10000, 10000},
+		"promoted: its copy is served":       {[]string{promoted, connecting}, "", true, "", 1000, 1000},
+		"promoted by hand in spite of doubt": {[]string{standAlone, promoted, connecting}, "", true, "", 1000, 1000},
+		"was down":                           {[]string{connecting}, doubtDown, false, doubtDown, 0, 1000},
+		"was down, DRBD knows the peer":      {[]string{outdated}, doubtDown, false, "", 10000, 10000},
+		"was down, and met":                  {[]string{connecting, connected}, doubtDown, false, "", 10000, 10000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var doubts map[string]string
+			var r drbdstate.Resource
+			for _, words := range tc.looks {
+				r = legacy(t, words)
+				doubts = nextDoubts(doubts, r, tc.why, func() bool { return tc.split })
+			}
+			require.Equal(t, tc.doubt, doubts[r.Peers[0].Name])
+			n, why := score(r, defaults, trust{doubts: doubts})
+			require.Equal(t, tc.score, n, why)
+			require.Equal(t, tc.score == 0, refusal(r, false, trust{doubts: doubts}) != "")
+			n, why = score(r, defaults, trust{fenced: true, doubts: doubts})
+			require.Equal(t, tc.fenced, n, why)
+		})
+	}
+	// What the kernel does not show at the moment is not forgotten.
+	require.Equal(t, map[string]string{"": doubtSplit}, nextDoubts(map[string]string{"": doubtSplit}, drbdstate.Resource{}, "", nil))
 }
 
 func TestQuorumGuardsWhereItIsAMajority(t *testing.T) {
@@ -217,10 +268,10 @@ func TestQuorumGuardsWhereItIsAMajority(t *testing.T) {
 
 func TestConsistentDataIsPromotedOnlyWhereAScoreWasGivenForIt(t *testing.T) {
 	r := legacy(t, "WFConnection Secondary/Unknown Consistent/DUnknown")
-	n, _ := score(r, scores{5, 10, 1000, 10000}, true)
+	n, _ := score(r, scores{5, 10, 1000, 10000}, trust{fenced: true})
 	require.Equal(t, 5, n)
-	require.Empty(t, refusal(r, true, true))
-	require.NotEmpty(t, refusal(r, false, true))
+	require.Empty(t, refusal(r, true, trust{fenced: true}))
+	require.NotEmpty(t, refusal(r, false, trust{fenced: true}))
 }
 
 func TestStartPlan(t *testing.T) {

@@ -36,6 +36,10 @@ func (s system) monitor(ctx context.Context, c *ocf.Call) (ocf.State, error) {
 	case ocf.Running, ocf.Promoted, ocf.DegradedRunning, ocf.DegradedPromoted:
 		c.Note("%v", r)
 	}
+	if r, err = a.agreed(ctx, r); err != nil {
+		return ocf.Stopped, err
+	}
+	a.learn(r)
 	a.publish(ctx, r, c.Env.Probe)
 	return state, a.watchSplit(ctx, r)
 }
@@ -47,6 +51,7 @@ func (s system) heartbeatMonitor(ctx context.Context, c *ocf.Call) (ocf.State, e
 	if err != nil {
 		return ocf.Stopped, err
 	}
+	a.learn(r)
 	if state := stateOf(r, found); state == ocf.Promoted || state == ocf.FailedPromoted {
 		return state, nil
 	}
@@ -58,8 +63,10 @@ func (a *agent) publish(ctx context.Context, r drbdstate.Resource, force bool) {
 	if !a.clustered() {
 		return
 	}
-	n, why := score(r, a.scores, false)
-	if with, words := score(r, a.scores, true); with != n && a.fenced(ctx, r) {
+	t := trust{doubts: a.doubts()}
+	n, why := score(r, a.scores, t)
+	t.fenced = true
+	if with, words := score(r, a.scores, t); with != n && a.fenced(ctx, r) {
 		n, why = with, words
 	}
 	a.keepScore(ctx, n, why, force)
@@ -68,9 +75,28 @@ func (a *agent) publish(ctx context.Context, r drbdstate.Resource, force bool) {
 // clustered: only a cluster's call speaks of a resource that has a promotion score.
 func (a *agent) clustered() bool { return a.Env.Caller == ocf.Cluster }
 
+// agreed waits a moment for DRBD 9 to find out that it lost nothing with a Primary, rather than take
+// the score away in the middle of that.
+func (a *agent) agreed(ctx context.Context, r drbdstate.Resource) (drbdstate.Resource, error) {
+	if r.Version.Legacy() || !undecided(r) {
+		return r, nil
+	}
+	r, _, err := a.await(ctx, a.atMost(ctx, time.Second), func(r drbdstate.Resource, _ bool) bool { return !undecided(r) })
+	return r, err
+}
+
 // fenced asks the driver whether it makes sure of its peers before it promotes without them, by a
-// fence-peer handler or by quorum. What cannot be found out counts as no.
+// fence-peer handler or by quorum. What cannot be found out counts as no, also where the driver
+// hangs: its answer is not worth a monitor.
 func (a *agent) fenced(ctx context.Context, r drbdstate.Resource) bool {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	done, err := a.single(ctx)
+	if err != nil {
+		a.Log.Warn("fencing policy not known, taken as none: " + err.Error())
+		return false
+	}
+	defer done()
 	res, err := a.runner.Run(ctx, "drbdsetup", "show", a.name)
 	if err != nil {
 		a.Log.Warn("fencing policy not known, taken as none: " + err.Error())

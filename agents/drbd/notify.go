@@ -24,8 +24,14 @@ func (s system) notify(ctx context.Context, c *ocf.Call, n ocf.Notification) err
 	if stateOf(r, found) == ocf.Stopped {
 		return nil
 	}
+	if n.Operation == "start" {
+		a.learn(r)
+	}
 	if n.Operation == "start" && anyAlone(r) && otherStarted(n, c.Env.Node) {
 		r = a.reconnect(ctx, r)
+	}
+	if n.Operation == "start" {
+		a.learn(r)
 	}
 	// The start of another node is told even by a node that is to be promoted: that node's score comes
 	// between, and the cluster calculates anew, by the scores of both.
@@ -53,7 +59,7 @@ func (a *agent) reconnect(ctx context.Context, r drbdstate.Resource) drbdstate.R
 		return r
 	}
 	a.Waiting("the peer of %s to connect", a.name)
-	after, found, err := a.await(ctx, a.Params.Seconds(parWait), func(r drbdstate.Resource, _ bool) bool {
+	after, found, err := a.await(ctx, a.atMost(ctx, a.Params.Seconds(parWait)), func(r drbdstate.Resource, _ bool) bool {
 		return alone(r) || linked(r) && !settling(r)
 	})
 	if err != nil || !found {

@@ -15,6 +15,9 @@ const (
 	// itself pings a peer that still looks Primary and waits for it (drbd_set_role: 0.6 s twice);
 	// 10 s is one ping-int, after which a dead peer is known to be dead.
 	promotePatience = 10 * time.Second
+	// agreePatience is how long the nodes that are left may take to agree that they lost nothing with
+	// a Primary (DRBD 9); drbd_set_role waits for the same.
+	agreePatience = 3 * time.Second
 	// retryAfter is the pause between two tries.
 	retryAfter = 300 * time.Millisecond
 )
@@ -29,10 +32,12 @@ func (s system) promote(ctx context.Context, c *ocf.Call) error {
 
 func (a *agent) toPrimary(ctx context.Context) error {
 	end := time.Now().Add(promotePatience)
+	agreement := time.Now().Add(agreePatience)
 	for tries := 1; ; tries++ {
 		a.Waiting("the disks of %s to settle", a.name)
 		r, found, err := a.await(ctx, time.Until(end), func(r drbdstate.Resource, found bool) bool {
-			return !found || r.AllPrimary() || !settling(r)
+			agreeing := !r.Version.Legacy() && undecided(r) && time.Now().Before(agreement)
+			return !found || r.AllPrimary() || !settling(r) && !agreeing
 		})
 		switch {
 		case err != nil:
@@ -42,9 +47,15 @@ func (a *agent) toPrimary(ctx context.Context) error {
 		case r.AllPrimary():
 			return nil
 		}
-		fenced := anyAlone(r) && a.fenced(ctx, r)
-		if why := refusal(r, a.scores.consistent > 0, fenced); why != "" {
-			return a.fail(ocf.Failed, why, "UpToDate data", "see docs/drbd.md, \"A promotion is refused\"")
+		a.learn(r)
+		t := trust{doubts: a.doubts()}
+		t.fenced = (anyAlone(r) || len(t.doubts) > 0) && a.fenced(ctx, r)
+		if why := refusal(r, a.scores.consistent > 0, t); why != "" {
+			do := `see docs/drbd.md, "A promotion is refused"`
+			if len(t.doubts) > 0 {
+				do = a.decide(r)
+			}
+			return a.fail(ocf.Failed, why, "UpToDate data", do)
 		}
 		a.Waiting("drbdsetup primary; DRBD's fence-peer handler runs inside it")
 		err = a.primary(ctx, r)
@@ -108,7 +119,9 @@ func (a *agent) promoted(ctx context.Context) error {
 // A device that the boot brought up has followed its peer until the peer was lost. One that was down
 // until now has missed whatever was written meanwhile, but without fencing DRBD takes its copy for
 // up to date. So it is promoted only after it has met its peer, or where DRBD knows better of it. A
-// refused device stays up: what to do with it then is for a person to say.
+// refused device stays up. heartbeat asks again by itself (hb_standby after a failed start, half a
+// minute later), so that this call was not the first says nothing: the doubt stays until the peer
+// was met or a person takes it away.
 func (s system) heartbeatStart(ctx context.Context, c *ocf.Call) error {
 	a := s.agent(c)
 	r, found, err := a.read(ctx)
@@ -120,6 +133,7 @@ func (s system) heartbeatStart(ctx context.Context, c *ocf.Call) error {
 		if r, err = a.up(ctx); err != nil {
 			return err
 		}
+		a.doubting(r, doubtDown)
 		if err = a.met(ctx, r); err != nil {
 			return err
 		}
@@ -127,20 +141,16 @@ func (s system) heartbeatStart(ctx context.Context, c *ocf.Call) error {
 	return a.toPrimary(ctx)
 }
 
-// met waits for the peer of a device that was down, and refuses it where its data may be the older.
-// By default that is 15 s: nodes that look for each other try every ten (connect-int).
+// met waits for the peer of a device that was down. By default that is 15 s: nodes that look for each
+// other try every ten (connect-int).
 func (a *agent) met(ctx context.Context, r drbdstate.Resource) error {
 	if !anyUnknown(r) || a.fenced(ctx, r) {
 		return nil
 	}
 	a.Waiting("the peer of %s, which was down here, to connect", a.name)
-	patience := max(3*a.Params.Seconds(parWait), time.Second)
-	r, _, err := a.await(ctx, patience, func(r drbdstate.Resource, found bool) bool {
+	patience := a.atMost(ctx, max(3*a.Params.Seconds(parWait), time.Second))
+	_, _, err := a.await(ctx, patience, func(r drbdstate.Resource, found bool) bool {
 		return !found || alone(r) || !anyUnknown(r)
 	})
-	if err == nil && anyUnknown(r) {
-		err = a.fail(ocf.Failed, "was down here and does not reach its peer, whose data may be newer", "a connected peer",
-			"bring the peer back; docs/heartbeat.md, \"A device that was down\"")
-	}
 	return err
 }

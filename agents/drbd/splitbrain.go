@@ -20,6 +20,7 @@ import (
 const (
 	attrStandAlone = "StandAlone"
 	attrSplitBrain = "SplitBrain"
+	attrNotMet     = "PeerNotMet" // there was a link that was given up, and there has been none since
 )
 
 // watchSplit tells of a link that was given up: once in the log, and by a node attribute that
@@ -27,16 +28,24 @@ const (
 // reported as a failure once, so that the cluster restarts this instance and start recovers it:
 // a monitor itself changes nothing.
 func (a *agent) watchSplit(ctx context.Context, r drbdstate.Resource) error {
-	value := ""
-	if anyAlone(r) {
+	value, unmet := "", ""
+	switch {
+	case anyAlone(r):
 		value = attrStandAlone
 		if a.splitLogged(r) {
 			value = attrSplitBrain
 		}
+	case !r.AnyPrimary() && len(a.doubts()) > 0:
+		unmet = attrNotMet
 	}
-	a.keepAttribute(ctx, value)
-	if a.ledger.Once("link", value) {
-		a.Log.Error(splitAdvice(r, value, a.discards()))
+	a.keepAttribute(ctx, value+unmet)
+	if value != "" || linked(r) { // a link that is only being made does not end what is known of the last one
+		if a.ledger.Once("link", value) {
+			a.Log.Error(splitAdvice(r, value, a.discards()))
+		}
+	}
+	if a.ledger.Once("unmet", unmet) {
+		a.Log.Warn(a.name + ": has not met its peer since it gave up the link, so without DRBD's fencing it is not promoted; " + a.decide(r))
 	}
 	if value != attrSplitBrain || !a.discards() || !a.clustered() || r.AnyPrimary() || a.Env.Probe || a.Env.Action != "monitor" {
 		if value == "" {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"baton/agents/internal/drbdstate"
+	"baton/agents/internal/pacemaker"
 	"baton/ocf"
 )
 
@@ -27,6 +28,7 @@ func (s system) start(ctx context.Context, c *ocf.Call) error {
 	if a.Params.String(parSplit) == splitDiscard {
 		r = a.recover(ctx, r)
 	}
+	a.learn(r)
 	a.publish(ctx, r, true)
 	if err := a.watchSplit(ctx, r); err != nil {
 		a.Log.Warn(err.Error()) // what a monitor would fail for is no reason to refuse a start
@@ -112,7 +114,7 @@ func (a *agent) configure(ctx context.Context, what plan, r drbdstate.Resource) 
 		case ended(ctx, err):
 			return err
 		case !alarmed(err):
-			return a.fail(ocf.Failed, "drbdadm "+verb+": "+complaint(err), "", "correct it and run: drbdadm -d adjust "+a.name)
+			return a.fail(ocf.Failed, "drbdadm "+verb+": "+complaint(err), "", "correct it (drbdadm -d adjust "+a.name+" must be silent)"+a.again())
 		}
 		a.Log.Warn(a.name + ": drbdadm " + verb + ": " + complaint(err) + "; looking again")
 		if err := pause(ctx, time.Second); err != nil {
@@ -143,10 +145,10 @@ func (a *agent) settled(ctx context.Context) (drbdstate.Resource, error) {
 	for _, v := range r.Volumes {
 		if v.Disk == drbdstate.Diskless && !v.Client || v.Disk == drbdstate.FailedDisk || attachingDisk(v.Disk) {
 			return r, a.fail(ocf.Failed, fmt.Sprintf("the disk of volume %d is %s after attaching it", v.Number, v.Disk),
-				"a disk with data", "look for disk errors in the kernel's log, then: drbdadm attach "+a.name)
+				"a disk with data", "look for disk errors in the kernel's log and mend the disk"+a.again())
 		}
 	}
-	wait := a.Params.Seconds(parWait)
+	wait := a.atMost(ctx, a.Params.Seconds(parWait))
 	if wait <= 0 {
 		return r, nil
 	}
@@ -155,6 +157,15 @@ func (a *agent) settled(ctx context.Context) (drbdstate.Resource, error) {
 		return alone(r) || linked(r) && !settling(r)
 	})
 	return r, err
+}
+
+// again is how a start that failed is tried once more: the cluster has stopped what was left of it,
+// and starts it here no more before that.
+func (a *agent) again() string {
+	if !a.clustered() {
+		return ", and start it again"
+	}
+	return ", then: crm_resource --cleanup --resource " + pacemaker.BaseName(a.Env.Instance) + " --node " + a.Env.Node
 }
 
 // attaching: a disk in Negotiating waits for the peer, which the second wait is for.

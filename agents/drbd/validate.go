@@ -143,7 +143,7 @@ func dataWarnings(conf drbdconf.Resource, version drbdstate.Version) []ocf.Probl
 	legacy := version.Legacy()
 	handler := conf.Option("handlers", "fence-peer")
 	quorum := conf.Option("options", "quorum")
-	protected := quorum != "" && quorum != "off"
+	protected := guards(quorum, len(conf.Hosts))
 	switch policy := conf.Fencing(); {
 	case policy == "dont-care" && !protected:
 		found = append(found, warn("DRBD's fencing is dont-care", "resource-and-stonith",
