@@ -3,9 +3,11 @@
 
 AGENTS      := drbd mfsmaster nfsd vip
 BUILD       := build
+BINARIES    := $(addprefix $(BUILD)/,$(AGENTS))
+SOURCES     := $(shell find agents metadata ocf -name '*.go' ! -name '*_test.go') go.mod go.sum
 TOOLS       := $(CURDIR)/$(BUILD)/tools
 GO          ?= go
-GOARCH      ?= $(shell $(GO) env GOARCH)
+GOARCH      ?= $(shell $(GO) env GOARCH 2>/dev/null)
 VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo unreleased)
 LDFLAGS     := -s -w -X baton/ocf.version=$(VERSION)
 # One static binary an agent: no libc, no loader, the same file on Debian and RHEL families.
@@ -29,18 +31,23 @@ help: ## list the targets
 
 build: $(AGENTS) ## build the agents into build/
 
-$(AGENTS):
+# What install takes. Where Go is at hand it is as new as its sources; where it is not (sudo's PATH
+# seldom has /usr/local/go/bin), what was built before is good.
+$(BINARIES): $(if $(shell command -v $(GO) 2>/dev/null),$(SOURCES))
+
+$(AGENTS) $(BINARIES):
+	@command -v $(GO) >/dev/null || { echo "$(@F) is to be built, and there is no $(GO) in PATH. Run 'make build' as a user who has Go, then this again." >&2; exit 1; }
 	@mkdir -p $(BUILD)
-	GOARCH=$(GOARCH) $(GOBUILD) -o $(BUILD)/$@ ./agents/$@
+	GOARCH=$(GOARCH) $(GOBUILD) -o $(BUILD)/$(@F) ./agents/$(@F)
 
 dist: ## build release archives for amd64 and arm64 into build/dist/
 	@for arch in amd64 arm64; do \
-	  root=$(BUILD)/dist/baton-$(VERSION)-linux-$$arch; rm -rf $$root; \
+	  root=$(BUILD)/dist/baton-$(VERSION)-linux-$$arch; rm -rf $$root $(BUILD)/dist/bin-$$arch; \
 	  $(MAKE) --no-print-directory GOARCH=$$arch BUILD=$(BUILD)/dist/bin-$$arch install DESTDIR=$$root HA_D= || exit 1; \
 	  tar -C $$root --owner=0 --group=0 -czf $$root.tar.gz usr || exit 1; echo "made $$root.tar.gz"; \
 	done
 
-install: build ## install the agents (DESTDIR=…, OCF_ROOT=/usr/lib/ocf, HA_D=/etc/ha.d for heartbeat)
+install: $(BINARIES) ## install the agents (DESTDIR=…, OCF_ROOT=/usr/lib/ocf, HA_D=/etc/ha.d for heartbeat)
 	install -d $(DESTDIR)$(AGENT_DIR) $(DESTDIR)$(DOC_DIR)
 	for a in $(AGENTS); do install -m 0755 $(BUILD)/$$a $(DESTDIR)$(AGENT_DIR)/$$a || exit 1; done
 	cp -R README.md LICENSE CHANGELOG.md docs crm-examples $(DESTDIR)$(DOC_DIR)/
