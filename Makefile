@@ -23,6 +23,23 @@ HA_D        ?= $(if $(DESTDIR),,$(wildcard /etc/ha.d))
 GOLANGCI    := v2.15.0
 GOFUMPT     := v0.12.0
 
+# heartbeat's own scripts have the same names, and a link in resource.d comes before /etc/init.d. A
+# heartbeat that runs would stop its service with an agent that did not start it, without the argument
+# that the agent needs, and would reboot the node over the file system that is still in use.
+define STANDS
+	@[ -z "$(HA_D)" ] || for a in $(AGENTS); do \
+	  link=$(DESTDIR)$(HA_D)/resource.d/$$a; init=$(DESTDIR)/etc/init.d/$$a; \
+	  case "$$(readlink $$link)" in */resource.d/baton/$$a) continue;; esac; \
+	  if [ -e $$link ] || [ -L $$link ]; then stands=$$link; do="move that file away"; \
+	  elif [ -e $$init ] && [ ! -e $(DESTDIR)$(HA_D)/baton-$$a.conf ] && sed 's/\#.*//' $(DESTDIR)$(HA_D)/haresources 2>/dev/null | grep -qE "[[:blank:]]$$a([[:blank:]]|\$$)"; then \
+	    stands=$$init; do="change the line in $(DESTDIR)$(HA_D)/haresources, which means that file by '$$a'"; \
+	  else continue; fi; \
+	  echo "$$stands is not baton's, and a link to baton's $$a would take its place. Nothing was changed." \
+	    "Stop heartbeat on both nodes, $$do (docs/heartbeat.md says what stands for what), and run this again; HA_D= installs without links." >&2; \
+	  exit 1; \
+	done
+endef
+
 .DEFAULT_GOAL := help
 .PHONY: help build dist install uninstall deps test test-quick test-real test-lab demo bench lint fmt metadata clean $(AGENTS)
 
@@ -48,6 +65,7 @@ dist: ## build release archives for amd64 and arm64 into build/dist/
 	done
 
 install: $(BINARIES) ## install the agents (DESTDIR=…, OCF_ROOT=/usr/lib/ocf, HA_D=/etc/ha.d for heartbeat)
+	$(STANDS)
 	install -d $(DESTDIR)$(AGENT_DIR) $(DESTDIR)$(DOC_DIR)
 	for a in $(AGENTS); do install -m 0755 $(BUILD)/$$a $(DESTDIR)$(AGENT_DIR)/$$a || exit 1; done
 	cp -R README.md LICENSE CHANGELOG.md docs crm-examples $(DESTDIR)$(DOC_DIR)/
