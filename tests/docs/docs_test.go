@@ -141,3 +141,22 @@ func TestExamplesByPcsReachTheClusterAtOnceWhereOneResourceDependsOnAnother(t *t
 		require.Regexpf(t, `\npcs cluster cib-push [^\n]+\n$`, string(text), "%s", file)
 	}
 }
+
+// heartbeat would call a bare nfsd without the directory that it cannot start without.
+func TestEveryHaresourcesLineWithBatonsResourcesGivesNfsdItsDirectory(t *testing.T) {
+	seen := 0
+	for name, text := range texts(t) {
+		for line := range strings.Lines(text) {
+			if !strings.Contains(line, " drbd::") && !strings.Contains(line, " vip::") {
+				continue
+			}
+			for _, word := range strings.Fields(line) {
+				require.NotEqualf(t, "nfsd", word, "%s: %s", name, line)
+				if strings.HasPrefix(word, "nfsd::/") {
+					seen++
+				}
+			}
+		}
+	}
+	require.NotZero(t, seen)
+}
