@@ -160,3 +160,22 @@ func TestEveryHaresourcesLineWithBatonsResourcesGivesNfsdItsDirectory(t *testing
 	}
 	require.NotZero(t, seen)
 }
+
+// docs/moving-over.md promises it in place of "restart once, then fail over".
+func TestExamplesRestartAServerOnceAndThenMoveIt(t *testing.T) {
+	for _, pattern := range []string{"*.crm", "*.pcs.sh"} {
+		files, err := filepath.Glob(filepath.Join(root, "crm-examples", "*", pattern))
+		require.NoError(t, err)
+		seen := 0
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			require.NoError(t, err)
+			if strings.Contains(string(text), "ocf:baton:nfsd") || strings.Contains(string(text), "ocf:baton:mfsmaster") {
+				require.Containsf(t, string(text), "migration-threshold=2", "%s", file)
+				require.Containsf(t, string(text), "failure-timeout=600s", "%s", file)
+				seen++
+			}
+		}
+		require.Equal(t, 3, seen)
+	}
+}
