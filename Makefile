@@ -3,9 +3,11 @@
 
 AGENTS      := drbd mfsmaster nfsd vip
 BUILD       := build
+BINARIES    := $(addprefix $(BUILD)/,$(AGENTS))
+SOURCES     := $(shell find agents metadata ocf -name '*.go' ! -name '*_test.go') go.mod go.sum
 TOOLS       := $(CURDIR)/$(BUILD)/tools
 GO          ?= go
-GOARCH      ?= $(shell $(GO) env GOARCH)
+GOARCH      ?= $(shell $(GO) env GOARCH 2>/dev/null)
 VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo unreleased)
 LDFLAGS     := -s -w -X baton/ocf.version=$(VERSION)
 # One static binary an agent: no libc, no loader, the same file on Debian and RHEL families.
@@ -21,6 +23,23 @@ HA_D        ?= $(if $(DESTDIR),,$(wildcard /etc/ha.d))
 GOLANGCI    := v2.15.0
 GOFUMPT     := v0.12.0
 
+# heartbeat's own scripts have the same names, and a link in resource.d comes before /etc/init.d. A
+# heartbeat that runs would stop its service with an agent that did not start it, without the argument
+# that the agent needs, and would reboot the node over the file system that is still in use.
+define STANDS
+	@[ -z "$(HA_D)" ] || for a in $(AGENTS); do \
+	  link=$(DESTDIR)$(HA_D)/resource.d/$$a; init=$(DESTDIR)/etc/init.d/$$a; \
+	  case "$$(readlink $$link)" in */resource.d/baton/$$a) continue;; esac; \
+	  if [ -e $$link ] || [ -L $$link ]; then stands=$$link; do="move that file away"; \
+	  elif [ -e $$init ] && [ ! -e $(DESTDIR)$(HA_D)/baton-$$a.conf ] && sed 's/\#.*//' $(DESTDIR)$(HA_D)/haresources 2>/dev/null | grep -qE "[[:blank:]]$$a([[:blank:]]|\$$)"; then \
+	    stands=$$init; do="change the line in $(DESTDIR)$(HA_D)/haresources, which means that file by '$$a'"; \
+	  else continue; fi; \
+	  echo "$$stands is not baton's, and a link to baton's $$a would take its place. Nothing was changed." \
+	    "Stop heartbeat on both nodes, $$do (docs/heartbeat.md says what stands for what), and run this again; HA_D= installs without links." >&2; \
+	  exit 1; \
+	done
+endef
+
 .DEFAULT_GOAL := help
 .PHONY: help build dist install uninstall deps test test-quick test-real test-lab demo bench lint fmt metadata clean $(AGENTS)
 
@@ -29,18 +48,24 @@ help: ## list the targets
 
 build: $(AGENTS) ## build the agents into build/
 
-$(AGENTS):
+# What install takes. Where Go is at hand it is as new as its sources; where it is not (sudo's PATH
+# seldom has /usr/local/go/bin), what was built before is good.
+$(BINARIES): $(if $(shell command -v $(GO) 2>/dev/null),$(SOURCES))
+
+$(AGENTS) $(BINARIES):
+	@command -v $(GO) >/dev/null || { echo "$(@F) is to be built, and there is no $(GO) in PATH. Run 'make build' as a user who has Go, then this again." >&2; exit 1; }
 	@mkdir -p $(BUILD)
-	GOARCH=$(GOARCH) $(GOBUILD) -o $(BUILD)/$@ ./agents/$@
+	GOARCH=$(GOARCH) $(GOBUILD) -o $(BUILD)/$(@F) ./agents/$(@F)
 
 dist: ## build release archives for amd64 and arm64 into build/dist/
 	@for arch in amd64 arm64; do \
-	  root=$(BUILD)/dist/baton-$(VERSION)-linux-$$arch; rm -rf $$root; \
+	  root=$(BUILD)/dist/baton-$(VERSION)-linux-$$arch; rm -rf $$root $(BUILD)/dist/bin-$$arch; \
 	  $(MAKE) --no-print-directory GOARCH=$$arch BUILD=$(BUILD)/dist/bin-$$arch install DESTDIR=$$root HA_D= || exit 1; \
 	  tar -C $$root --owner=0 --group=0 -czf $$root.tar.gz usr || exit 1; echo "made $$root.tar.gz"; \
 	done
 
-install: build ## install the agents (DESTDIR=…, OCF_ROOT=/usr/lib/ocf, HA_D=/etc/ha.d for heartbeat)
+install: $(BINARIES) ## install the agents (DESTDIR=…, OCF_ROOT=/usr/lib/ocf, HA_D=/etc/ha.d for heartbeat)
+	$(STANDS)
 	install -d $(DESTDIR)$(AGENT_DIR) $(DESTDIR)$(DOC_DIR)
 	for a in $(AGENTS); do install -m 0755 $(BUILD)/$$a $(DESTDIR)$(AGENT_DIR)/$$a || exit 1; done
 	cp -R README.md LICENSE CHANGELOG.md docs crm-examples $(DESTDIR)$(DOC_DIR)/

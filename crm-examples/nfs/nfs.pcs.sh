@@ -42,6 +42,7 @@ pcs -f "$new" resource create nfsd ocf:baton:nfsd \
 	op start interval=0 timeout=60s \
 	op stop interval=0 timeout=60s \
 	op monitor interval=10s timeout=20s OCF_CHECK_LEVEL=10 \
+	meta migration-threshold=2 \
 	--group service
 
 pcs -f "$new" resource create vip ocf:baton:vip \

@@ -141,3 +141,41 @@ func TestExamplesByPcsReachTheClusterAtOnceWhereOneResourceDependsOnAnother(t *t
 		require.Regexpf(t, `\npcs cluster cib-push [^\n]+\n$`, string(text), "%s", file)
 	}
 }
+
+// heartbeat would call a bare nfsd without the directory that it cannot start without.
+func TestEveryHaresourcesLineWithBatonsResourcesGivesNfsdItsDirectory(t *testing.T) {
+	seen := 0
+	for name, text := range texts(t) {
+		for line := range strings.Lines(text) {
+			if !strings.Contains(line, " drbd::") && !strings.Contains(line, " vip::") {
+				continue
+			}
+			for _, word := range strings.Fields(line) {
+				require.NotEqualf(t, "nfsd", word, "%s: %s", name, line)
+				if strings.HasPrefix(word, "nfsd::/") {
+					seen++
+				}
+			}
+		}
+	}
+	require.NotZero(t, seen)
+}
+
+// docs/moving-over.md promises it in place of "restart once, then fail over".
+func TestExamplesRestartAServerOnceAndThenMoveIt(t *testing.T) {
+	for _, pattern := range []string{"*.crm", "*.pcs.sh"} {
+		files, err := filepath.Glob(filepath.Join(root, "crm-examples", "*", pattern))
+		require.NoError(t, err)
+		seen := 0
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			require.NoError(t, err)
+			if strings.Contains(string(text), "ocf:baton:nfsd") || strings.Contains(string(text), "ocf:baton:mfsmaster") {
+				require.Containsf(t, string(text), "migration-threshold=2", "%s", file)
+				require.Containsf(t, string(text), "failure-timeout=600s", "%s", file)
+				seen++
+			}
+		}
+		require.Equal(t, 3, seen)
+	}
+}
