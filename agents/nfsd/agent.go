@@ -50,6 +50,8 @@ type agent struct {
 	waitingSince string
 	// tracker is the nfsdcld that this start has started.
 	tracker process.Process
+	// unresolved are the names of clients that exportfs could not resolve.
+	unresolved []string
 }
 
 // markName is the environment variable that every daemon we start carries; its value is the

@@ -421,6 +421,7 @@ func TestAReloadByHandWithdrawsWhatTheClusterExported(t *testing.T) {
 	ports := []nfsproc.Port{{Transport: "tcp", Number: 2049}}
 	m.record(record{Exports: []nfsexports.Export{share(), old}, FromFiles: true, Versions: versions, Ports: ports})
 	m.write("etc/exports", "/data/share *(rw,fsid=1)\n")
+	m.write("var/lib/nfs/etab", "/data/share\t*(rw,fsid=1)\n/data/old\t*(rw,fsid=1)\n")
 
 	got := m.byHand("reload-agent", "-o", "nfs_shared_infodir=/data/.nfs")
 	require.Equal(t, 0, got.code, got.output)

@@ -192,7 +192,7 @@ func (a *agent) exports(w *settings) error {
 			Do: "set exports, or directory and clientspec, or fill /etc/exports on both nodes",
 		}
 	}
-	w.exports = nfsexports.WithFSIDs(list)
+	w.exports = nfsexports.Unique(nfsexports.WithFSIDs(list))
 	return nil
 }
 

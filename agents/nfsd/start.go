@@ -198,6 +198,9 @@ func (a *agent) bringUp(ctx context.Context, w settings) error {
 	if err := a.startHelpers(ctx, w); err != nil {
 		return err
 	}
+	if err := a.settle(&w); err != nil {
+		return err
+	}
 	if err := a.prepareKernel(ctx, w); err != nil {
 		return err
 	}
