@@ -244,7 +244,9 @@ func TestAFrozenDiskIsNoReasonForARestartUntilNothingHasMovedForLong(t *testing.
 	require.Equal(t, 0, m.run("monitor", recurring, oneExport).code)
 	m.freeze()
 	look("2600.00", recurring, 190) // the clock begins anew
-	require.Equal(t, 1, m.run("monitor", recurring, oneExport, "OCF_RESKEY_hang_timeout=0").code)
+	m.write("proc/uptime", "9000.00 0.00\n")
+	require.Equal(t, 190, m.run("monitor", recurring, oneExport, "OCF_RESKEY_hang_timeout=0").code, "0 means never")
+	require.Equal(t, 1, m.run("monitor", recurring, oneExport).code)
 }
 
 // Threads that want to write into a page cache that may take no more wake up again and again.

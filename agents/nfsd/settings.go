@@ -31,7 +31,7 @@ type settings struct {
 	lease    time.Duration // 0: the kernel's
 	grace    time.Duration
 	maxGrace time.Duration // 0: never ended by us
-	// hangTimeout is how long all threads may wait in the kernel.
+	// hangTimeout is how long all threads may wait in the kernel; 0: for ever.
 	hangTimeout time.Duration
 	ips         []netip.Addr
 	notify      bool

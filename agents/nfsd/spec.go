@@ -214,7 +214,8 @@ func stateParameters() []metadata.Parameter {
 			Name: parHang, Type: metadata.Seconds, Default: "120", Min: 0, Max: 3600, Reloadable: true,
 			ShortDesc: "How long all server threads may wait for a disk",
 			LongDesc: "A frozen disk stops all server threads in the kernel, and a restart of the server would wait for the same disk. So the monitor " +
-				"answers degraded until nothing has moved for so long, and fails then. It must be longer than DRBD's fence-peer handler takes, 90 s as a rule.",
+				"answers degraded until nothing has moved for so long, and fails then. It must be longer than DRBD's fence-peer handler takes, 90 s as a rule. " +
+				"0: never, so that a disk that stays frozen stops the service until somebody sees to it.",
 		},
 		{
 			Name: parIP, Type: metadata.String,
