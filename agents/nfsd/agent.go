@@ -96,6 +96,10 @@ type record struct {
 	// Versions and Ports are what start set, for the same reason: nfs.conf may have been edited.
 	Versions nfsproc.Versions
 	Ports    []nfsproc.Port
+	// Home is the real path of the state directory: a monitor must not touch the disk to follow links.
+	Home string
+	// ReadOnly are the exported directories of which it was told that nobody can write there.
+	ReadOnly []string
 	// Started is when the threads ran, since the boot; 0 as long as they do not.
 	Started time.Duration
 }

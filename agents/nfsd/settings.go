@@ -49,7 +49,7 @@ func (w settings) v4() bool { return w.versions["4.0"] || w.versions["4.1"] || w
 
 // record is what a start with these settings leaves behind.
 func (w settings) record() record {
-	return record{Exports: w.exports, FromFiles: w.fromFiles, Versions: w.versions, Ports: w.ports}
+	return record{Home: w.state, Exports: w.exports, FromFiles: w.fromFiles, Versions: w.versions, Ports: w.ports}
 }
 
 // settings reads the parameters and nfs.conf, but not the exports, which only some actions need.

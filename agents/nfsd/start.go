@@ -228,6 +228,7 @@ func (a *agent) recordStarted(w settings) error {
 		a.Log.Warn("when the server was started cannot be told: " + err.Error())
 	}
 	r.Started = now
+	a.tellReadOnly(&r)
 	return a.writeRecord(r)
 }
 
