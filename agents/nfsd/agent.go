@@ -93,6 +93,8 @@ type record struct {
 	// file that nobody has put into effect yet for a fault. FromFiles: /etc/exports held them.
 	Exports   []nfsexports.Export
 	FromFiles bool
+	// Local is local_exports, which a reload by hand need not know.
+	Local bool
 	// Versions and Ports are what start set, for the same reason: nfs.conf may have been edited.
 	Versions nfsproc.Versions
 	Ports    []nfsproc.Port

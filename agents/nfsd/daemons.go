@@ -216,6 +216,9 @@ func (s system) reload(ctx context.Context, c *ocf.Call) error {
 	if err != nil {
 		return err
 	}
+	if a.Env.Caller == ocf.Hand {
+		w.local = w.local || had.Local
+	}
 	if err := a.exports(&w); err != nil {
 		return err
 	}
@@ -236,7 +239,7 @@ func (s system) reload(ctx context.Context, c *ocf.Call) error {
 		return &ocf.Error{Object: "export caches", Found: "cannot be flushed", Err: err}
 	}
 	a.Log.Info(fmt.Sprintf("%d exports in effect", len(w.exports)))
-	had.Exports, had.FromFiles = w.exports, w.fromFiles
+	had.Exports, had.FromFiles, had.Local = w.exports, w.fromFiles, w.local
 	return a.writeRecord(had)
 }
 

@@ -123,6 +123,31 @@ func TestAClientWhoseNameDoesNotResolveIsNoReasonNotToStart(t *testing.T) {
 	require.NoFileExists(t, filepath.Join(m.root, recordPlace))
 }
 
+func TestAnExportMayLieOnTheNodesOwnDiskOnPurpose(t *testing.T) {
+	m, env := startable(t)
+	require.NoError(t, os.MkdirAll(filepath.Join(m.root, "srv/share"), 0o755))
+	env = append(env, "OCF_RESKEY_exports=/srv/share *(rw,fsid=1); /data/share *(rw)")
+	got := m.run("start", env...)
+	require.Contains(t, got.reason, "exported directory /srv/share: lies on the node's own disk")
+	got = m.run("start", append(env, "OCF_RESKEY_local_exports=true")...)
+	require.Contains(t, got.reason, "is in use", got.output)
+}
+
+func TestAReloadByHandKnowsThatExportsMayBeLocal(t *testing.T) {
+	m := newMachine(t)
+	m.exportfs()
+	m.serving()
+	require.NoError(t, os.MkdirAll(filepath.Join(m.root, "srv/share"), 0o755))
+	m.write("etc/exports", "/srv/share *(rw,fsid=1)\n")
+	m.record(record{FromFiles: true})
+	reload := []string{"reload-agent", "-o", "nfs_shared_infodir=/data/.nfs"}
+	require.Contains(t, m.byHand(reload...).output, "lies on the node's own disk")
+	m.record(record{FromFiles: true, Local: true})
+	got := m.byHand(reload...)
+	require.Equal(t, 0, got.code, got.output)
+	require.True(t, m.recorded().Local)
+}
+
 func TestTheMonitorExpectsWhatExportfsTookAndNothingElse(t *testing.T) {
 	m := newMachine(t)
 	m.exportfs()

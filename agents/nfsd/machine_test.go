@@ -475,6 +475,12 @@ func TestStartRefusesBadInputWithACodeAndAReason(t *testing.T) {
 			5,
 			"exported directory /data/share: is no directory",
 		},
+		"a mount point on the root's device": {
+			func(m *machine) { require.NoError(t, os.MkdirAll(filepath.Join(m.root, "srv/share"), 0o755)) },
+			[]string{"OCF_RESKEY_exports=/srv/share *(rw)"},
+			5,
+			"exported directory /srv/share: lies on the node's own disk, / (ext4 on /dev/vda1): is its file system mounted?",
+		},
 		"fsid used twice": {
 			nil,
 			[]string{"OCF_RESKEY_exports=/data/a *(fsid=1); /data/b *(fsid=1)"},

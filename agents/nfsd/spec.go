@@ -18,6 +18,7 @@ const (
 	parClients  = "clientspec"
 	parOptions  = "options"
 	parFSID     = "fsid"
+	parLocal    = "local_exports"
 	parScope    = "nfs_server_scope"
 	parThreads  = "threads"
 	parVers3    = "vers3"
@@ -139,6 +140,12 @@ func exportParameters() []metadata.Parameter {
 			ShortDesc: "File system id of the directory",
 			LongDesc: "A number, root, or a UUID; several directories get consecutive numbers. Without it, here or among the options of an " +
 				"export, a UUID is derived from the directory's path, the same on every node.",
+		},
+		{
+			Name: parLocal, Type: metadata.Boolean, Default: "false", Reloadable: true,
+			ShortDesc: "Exported directories may lie on the node's own disk",
+			LongDesc: "A directory on the root file system's device or in memory is refused at start, for a mount must have been forgotten. " +
+				"true is for those that lie there on purpose, with the same content on both nodes, such as the root of an NFSv4 tree (fsid=0).",
 		},
 	}
 }

@@ -168,9 +168,39 @@ func (a *agent) haveDirectories(w settings) error {
 				Expected: "a directory on the mounted device", Do: "mount it before this resource (order, group), or make it",
 			}
 		}
+		if err := a.ownDisk(w, dir); err != nil {
+			return err
+		}
 	}
 	a.Waiting("")
 	return nil
+}
+
+// ownDisk refuses a directory on the node's own disk, where that of the state is mounted: clients
+// would find an empty mount point in the place of their files, and write there.
+func (a *agent) ownDisk(w settings, dir string) error {
+	if w.local || a.onOwnDevice(w.state) != nil {
+		return nil
+	}
+	err := a.onOwnDevice(dir)
+	var local *mounts.LocalError
+	if !errors.As(err, &local) {
+		return err
+	}
+	return &ocf.Error{
+		Kind: ocf.NotInstalled, Object: "exported directory " + dir, Found: "lies on the node's own disk, " + local.On.String() + ": is its file system mounted?",
+		Expected: "a mounted device", Do: "mount it before this resource (order, group); local_exports=true if it is meant to lie there",
+	}
+}
+
+// onOwnDevice is nil for a path on a mounted device of its own.
+func (a *agent) onOwnDevice(path string) error {
+	real, err := resolve(a.path(path))
+	if err != nil {
+		return err
+	}
+	_, err = a.mounts.OwnDevice(real)
+	return err
 }
 
 // reason is the errno's text alone, where there is one: the path has been named already.
