@@ -148,6 +148,55 @@ func TestAReloadByHandKnowsThatExportsMayBeLocal(t *testing.T) {
 	require.True(t, m.recorded().Local)
 }
 
+func TestKerberosWithoutItsDaemonIsToldByValidateAndStart(t *testing.T) {
+	const told = "export of /data/share: asks for Kerberos, and neither rpc.svcgssd nor gssproxy runs on this node"
+	for name, c := range map[string]struct {
+		export, daemon string
+		told           bool
+	}{
+		"no Kerberos":    {"*(rw,sec=sys)", "", false},
+		"krb5p":          {"*(rw,sec=sys:krb5p)", "", true},
+		"as a client":    {"gss/krb5i(rw)", "", true},
+		"with svcgssd":   {"*(rw,sec=krb5)", "rpc.svcgssd", false},
+		"with gssproxy":  {"*(rw,sec=krb5)", "gssproxy", false},
+		"another daemon": {"*(rw,sec=krb5)", "rpc.gssd", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, env := startable(t)
+			if c.daemon != "" {
+				m.process(50, 1, c.daemon, "S", c.daemon+"\x00", "")
+			}
+			env = append(env, "OCF_RESKEY_exports=/data/share "+c.export)
+			m.write("log", "")
+			require.Equal(t, 0, m.run("validate-all", env...).code)
+			require.Equal(t, c.told, strings.Contains(m.read("log"), told))
+			m.write("log", "")
+			require.Contains(t, m.run("start", env...).reason, "is in use")
+			require.Equal(t, c.told, strings.Contains(m.read("log"), told))
+		})
+	}
+}
+
+func TestAStateDirectoryThatClientsReachIsToldByValidateAndStart(t *testing.T) {
+	for dir, told := range map[string]bool{"/data": true, "/data/.nfs": true, "/link": true, "/data/share": false, "/data/.nf": false} {
+		t.Run(dir, func(t *testing.T) {
+			m, env := startable(t)
+			for _, d := range []string{"data/.nfs", "data/.nf"} {
+				require.NoError(t, os.MkdirAll(filepath.Join(m.root, d), 0o755))
+			}
+			require.NoError(t, os.Symlink(filepath.Join(m.root, "data"), filepath.Join(m.root, "link")))
+			env = append(env, "OCF_RESKEY_exports="+dir+" *(rw)")
+			words := "nfs_shared_infodir: lies in the exported directory " + dir
+			m.write("log", "")
+			require.Equal(t, 0, m.run("validate-all", env...).code)
+			require.Equal(t, told, strings.Contains(m.read("log"), words))
+			m.write("log", "")
+			require.Contains(t, m.run("start", env...).reason, "is in use")
+			require.Equal(t, told, strings.Contains(m.read("log"), words))
+		})
+	}
+}
+
 func TestTheMonitorExpectsWhatExportfsTookAndNothingElse(t *testing.T) {
 	m := newMachine(t)
 	m.exportfs()

@@ -54,6 +54,9 @@ func (s system) start(ctx context.Context, c *ocf.Call) error {
 	if err := a.mayStart(ctx, w, f); err != nil {
 		return err
 	}
+	for _, p := range a.cautions(w) {
+		a.Log.Warn(p.Error())
+	}
 	if err := a.bringUp(ctx, w); err != nil {
 		a.undo(w)
 		return err
