@@ -186,7 +186,7 @@ func (a *agent) settle(w *settings) error {
 		}
 	}
 	for _, e := range missing {
-		why := "it is the same host as another client of the directory"
+		why := "it is the same host as another client of the directory, or its name does not resolve"
 		do := "remove it"
 		if slices.Contains(a.unresolved, e.Client) {
 			why = "its name does not resolve"

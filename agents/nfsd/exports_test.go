@@ -86,8 +86,8 @@ func startable(t *testing.T) (m *machine, env []string) {
 	m = newMachine(t)
 	m.exportfs()
 	table := m.read("proc/self/mountinfo")
-	m.write("proc/self/mountinfo", table+"43 28 0:30 / "+m.root+"/proc/fs/nfsd rw - nfsd nfsd rw\n"+
-		"44 28 0:31 / "+m.root+"/run/rpc_pipefs rw - rpc_pipefs rpc_pipefs rw\n")
+	m.write("proc/self/mountinfo", table+"43 28 0:30 / "+m.root+"/proc/fs/nfsd rw - nfsd none rw\n"+
+		"44 28 0:31 / "+m.root+"/run/rpc_pipefs rw - rpc_pipefs none rw\n")
 	require.NoError(t, os.MkdirAll(filepath.Join(m.root, "data/share"), 0o755))
 	m.write("proc/fs/nfsd/threads", "0\n")
 	m.write("proc/fs/nfsd/versions", "-3 +4 +4.1 +4.2\n")

@@ -182,28 +182,34 @@ func (a *agent) haveDirectories(w settings) error {
 // ownDisk refuses a directory on the node's own disk, where that of the state is mounted: clients
 // would find an empty mount point in the place of their files, and write there.
 func (a *agent) ownDisk(w settings, dir string) error {
-	if w.local || a.onOwnDevice(w.state) != nil {
+	if w.local {
 		return nil
 	}
-	err := a.onOwnDevice(dir)
-	var local *mounts.LocalError
-	if !errors.As(err, &local) {
+	if _, own, err := a.deviceOf(w.state); !own || err != nil {
+		return err
+	}
+	on, own, err := a.deviceOf(dir)
+	if own || err != nil {
 		return err
 	}
 	return &ocf.Error{
-		Kind: ocf.NotInstalled, Object: "exported directory " + dir, Found: "lies on the node's own disk, " + local.On.String() + ": is its file system mounted?",
+		Kind: ocf.NotInstalled, Object: "exported directory " + dir, Found: "lies on the node's own disk, " + on.String() + ": is its file system mounted?",
 		Expected: "a mounted device", Do: "mount it before this resource (order, group); local_exports=true if it is meant to lie there",
 	}
 }
 
-// onOwnDevice is nil for a path on a mounted device of its own.
-func (a *agent) onOwnDevice(path string) error {
+// deviceOf is the mount that the path lies on, and whether that is a mounted device of its own.
+func (a *agent) deviceOf(path string) (on mounts.Mount, own bool, err error) {
 	real, err := resolve(a.path(path))
 	if err != nil {
-		return err
+		return mounts.Mount{}, false, &ocf.Error{Object: path, Found: "cannot be reached", Err: err}
 	}
-	_, err = a.mounts.OwnDevice(real)
-	return err
+	on, err = a.mounts.OwnDevice(real)
+	var local *mounts.LocalError
+	if errors.As(err, &local) {
+		return on, false, nil
+	}
+	return on, err == nil, err
 }
 
 // reason is the errno's text alone, where there is one: the path has been named already.
