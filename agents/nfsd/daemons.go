@@ -114,7 +114,10 @@ func (a *agent) clearTable(w settings) error {
 	info, err := os.Stat(file)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		err = os.MkdirAll(a.path(w.tabDir), 0o755)
+		// exportfs fails where there is none.
+		if err = os.MkdirAll(a.path(w.tabDir), 0o755); err == nil {
+			err = os.WriteFile(file, nil, 0o644)
+		}
 	case err == nil && info.Size() > 0:
 		// Nobody reads it now, and should a power cut bring it back, the next start empties it again.
 		err = os.Truncate(file, 0)

@@ -30,7 +30,7 @@ func (m *machine) exportfs() {
 	m.write("unresolved", "")
 	m.program("exportfs", `
 tab=$root/var/lib/nfs/etab
-mkdir -p "$root/var/lib/nfs"
+[ -e "$tab" ] || { echo "exportfs: can't open $tab for reading" >&2; exit 1; }
 resolve() {
 	if grep -qx "$1" "$root/unresolved"; then
 		echo "exportfs: Failed to resolve $1" >&2
@@ -38,7 +38,6 @@ resolve() {
 	fi
 	case $1 in alias) echo c1.example.com ;; c[0-9]) echo "$1.example.com" ;; *) echo "$1" ;; esac
 }
-touch "$tab"
 while read -r dir rest; do
 	client=${rest%%(*}
 	resolve "${client%%.example.com}" >/dev/null && printf '%s\t%s\n' "$dir" "$rest"
