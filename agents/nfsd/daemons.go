@@ -151,7 +151,7 @@ func (a *agent) exportfs(ctx context.Context, list []nfsexports.Export) error {
 			}
 		}
 		for line := range strings.SplitSeq(strings.TrimSpace(string(res.Stderr)), "\n") {
-			if name, ok := strings.CutPrefix(line, "exportfs: Failed to resolve "); ok {
+			if _, name, ok := strings.Cut(line, ": Failed to resolve "); ok {
 				a.unresolved = append(a.unresolved, name)
 				a.Log.Info(line) // settle tells what it means
 			} else if line != "" {
@@ -190,7 +190,7 @@ func (a *agent) settle(w *settings) error {
 	}
 	for _, e := range missing {
 		why := "it is the same host as another client of the directory, or its name does not resolve"
-		do := "remove it"
+		do := "give each host once for a directory, by a name that resolves"
 		if slices.Contains(a.unresolved, e.Client) {
 			why = "its name does not resolve"
 			do = "put it into /etc/hosts or repair the DNS, then reload-agent or a restart; or remove it"
