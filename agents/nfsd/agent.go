@@ -50,6 +50,8 @@ type agent struct {
 	waitingSince string
 	// tracker is the nfsdcld that this start has started.
 	tracker process.Process
+	// unresolved are the names of clients that exportfs could not resolve.
+	unresolved []string
 }
 
 // markName is the environment variable that every daemon we start carries; its value is the
@@ -91,9 +93,15 @@ type record struct {
 	// file that nobody has put into effect yet for a fault. FromFiles: /etc/exports held them.
 	Exports   []nfsexports.Export
 	FromFiles bool
+	// Local is local_exports, which a reload by hand need not know.
+	Local bool
 	// Versions and Ports are what start set, for the same reason: nfs.conf may have been edited.
 	Versions nfsproc.Versions
 	Ports    []nfsproc.Port
+	// Home is the real path of the state directory: a monitor must not touch the disk to follow links.
+	Home string
+	// ReadOnly are the exported directories of which it was told that nobody can write there.
+	ReadOnly []string
 	// Started is when the threads ran, since the boot; 0 as long as they do not.
 	Started time.Duration
 }

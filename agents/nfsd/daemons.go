@@ -114,7 +114,10 @@ func (a *agent) clearTable(w settings) error {
 	info, err := os.Stat(file)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		err = os.MkdirAll(a.path(w.tabDir), 0o755)
+		// exportfs fails where there is none.
+		if err = os.MkdirAll(a.path(w.tabDir), 0o755); err == nil {
+			err = os.WriteFile(file, nil, 0o644)
+		}
 	case err == nil && info.Size() > 0:
 		// Nobody reads it now, and should a power cut bring it back, the next start empties it again.
 		err = os.Truncate(file, 0)
@@ -148,11 +151,53 @@ func (a *agent) exportfs(ctx context.Context, list []nfsexports.Export) error {
 			}
 		}
 		for line := range strings.SplitSeq(strings.TrimSpace(string(res.Stderr)), "\n") {
-			if line != "" {
+			if _, name, ok := strings.Cut(line, ": Failed to resolve "); ok {
+				a.unresolved = append(a.unresolved, name)
+				a.Log.Info(line) // settle tells what it means
+			} else if line != "" {
 				a.Log.Warn(line)
 			}
 		}
 	}
+	return nil
+}
+
+// settle makes the exports those that exportfs has taken. It passes over a client whose name does
+// not resolve, makes one entry of two names of one host, and succeeds: expected later, they would
+// look as if somebody had withdrawn them, and the server be restarted for ever. One client must not
+// take the service from the others; a directory that nobody can mount is no service.
+func (a *agent) settle(w *settings) error {
+	table, err := a.exported(w.tabDir)
+	if err != nil {
+		return &ocf.Error{Object: "table of exports", Found: "cannot be read", Err: err, Do: "repair " + w.tabDir}
+	}
+	shown, missing, _ := nfsexports.Compare(w.exports, table, a.unresolved...)
+	have := nfsexports.Dirs(shown)
+	for _, dir := range nfsexports.Dirs(missing) {
+		if slices.Contains(have, dir) {
+			continue
+		}
+		var clients []string
+		for _, e := range missing {
+			if e.Dir == dir {
+				clients = append(clients, e.Client)
+			}
+		}
+		return &ocf.Error{
+			Object: "export of " + dir, Found: "exportfs took none of its clients: " + strings.Join(clients, ", "),
+			Expected: "names that resolve on this node", Do: "see getent hosts NAME; put the names into /etc/hosts, or give addresses",
+		}
+	}
+	for _, e := range missing {
+		why := "it is the same host as another client of the directory, or its name does not resolve"
+		do := "give each host once for a directory, by a name that resolves"
+		if slices.Contains(a.unresolved, e.Client) {
+			why = "its name does not resolve"
+			do = "put it into /etc/hosts or repair the DNS, then reload-agent or a restart; or remove it"
+		}
+		a.Log.Warn(fmt.Sprintf("%s is not exported to %s: exportfs did not take it, for %s; %s", e.Dir, e.Client, why, do))
+	}
+	w.exports = shown
 	return nil
 }
 
@@ -174,6 +219,9 @@ func (s system) reload(ctx context.Context, c *ocf.Call) error {
 	if err != nil {
 		return err
 	}
+	if a.Env.Caller == ocf.Hand {
+		w.local = w.local || had.Local
+	}
 	if err := a.exports(&w); err != nil {
 		return err
 	}
@@ -183,20 +231,42 @@ func (s system) reload(ctx context.Context, c *ocf.Call) error {
 	if err := a.exportfs(ctx, w.exports); err != nil {
 		return err
 	}
-	for _, e := range had.Exports {
-		if slices.ContainsFunc(w.exports, func(n nfsexports.Export) bool { return n.Dir == e.Dir && n.Client == e.Client }) {
-			continue
-		}
-		if _, err := a.runner.Run(ctx, "exportfs", "-u", "--", e.Argument()); err != nil {
-			return &ocf.Error{Object: "exportfs", Found: "does not withdraw " + e.Argument(), Err: err}
-		}
+	wanted := w.exports
+	if err := a.settle(&w); err != nil {
+		return err // what was exported before still is
+	}
+	if err := a.withdraw(ctx, &w, wanted, had.Exports); err != nil {
+		return err
 	}
 	if err := a.kernel.FlushExports(time.Now().Unix()); err != nil {
 		return &ocf.Error{Object: "export caches", Found: "cannot be flushed", Err: err}
 	}
 	a.Log.Info(fmt.Sprintf("%d exports in effect", len(w.exports)))
-	had.Exports, had.FromFiles = w.exports, w.fromFiles
+	had.Exports, had.FromFiles, had.Local = w.exports, w.fromFiles, w.local
 	return a.writeRecord(had)
+}
+
+// withdraw takes back what was exported and is wanted no more.
+func (a *agent) withdraw(ctx context.Context, w *settings, wanted, had []nfsexports.Export) error {
+	table, err := a.exported(w.tabDir)
+	if err != nil {
+		return unreadable(err)
+	}
+	var surplus []nfsexports.Export
+	for _, e := range had {
+		if !slices.ContainsFunc(wanted, func(n nfsexports.Export) bool { return n.Dir == e.Dir && n.Client == e.Client }) {
+			surplus = append(surplus, e)
+		}
+	}
+	// exportfs has dropped those whose names do not resolve any more, and refuses to withdraw them.
+	_, _, other := nfsexports.Compare(w.exports, table)
+	surplus, _, _ = nfsexports.Compare(surplus, other, a.unresolved...)
+	for _, e := range surplus {
+		if _, err := a.runner.Run(ctx, "exportfs", "-u", "--", e.Argument()); err != nil {
+			return &ocf.Error{Object: "exportfs", Found: "does not withdraw " + e.Argument(), Err: err}
+		}
+	}
+	return nil
 }
 
 // recorded is what the server was started with. A call by hand that names no exports means the

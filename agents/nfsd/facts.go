@@ -26,6 +26,7 @@ type facts struct {
 	table    []nfsexports.Export // exportfs's table
 	held     []string            // paths in the kernel's export caches
 	pipe     bool                // our nfsdcld has the kernel's pipe open
+	readOnly string              // the state directory's mount, where nothing can be written to it
 	record   *record
 }
 
@@ -36,6 +37,7 @@ func (a *agent) facts(tabDir string) (facts, error) {
 		return f, err
 	}
 	f.record = a.readRecord()
+	f.readOnly = a.readOnlyHome(f.record)
 	if f.mounted, err = a.kernel.Available(); err != nil {
 		return f, unreadable(err)
 	}
@@ -166,6 +168,11 @@ func judge(f facts, w settings, left string) verdict {
 	}
 	if f.threads == 0 {
 		return failed("the server threads have ended, but there still is %s", left)
+	}
+	if f.readOnly != "" {
+		v := failed("its state directory cannot be written any more: %s is read-only", f.readOnly)
+		v.do = doDisk + ", then crm_resource --cleanup"
+		return v
 	}
 	for _, name := range needed(w.versions) {
 		p, ok := f.find(f.ours, name)

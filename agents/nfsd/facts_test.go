@@ -84,6 +84,10 @@ func TestJudgeNamesEachFault(t *testing.T) {
 			func(f *facts, _ *settings) { f.ports = []nfsproc.Port{{Transport: "udp", Number: 2049}} }, ocf.Stopped,
 			"the server does not listen on tcp port 2049",
 		},
+		"state directory read-only": {
+			func(f *facts, _ *settings) { f.readOnly = "/data (ext4 on /dev/drbd0)" }, ocf.Stopped,
+			"its state directory cannot be written any more: /data (ext4 on /dev/drbd0) is read-only",
+		},
 		"unexported by hand": {
 			func(f *facts, _ *settings) { f.table = nil }, ocf.Stopped, "not exported any more: /data/share to *",
 		},

@@ -99,7 +99,7 @@ func (a *agent) suspended(w settings, h hang) (ocf.State, error) {
 	if err != nil {
 		a.Log.Warn("since when the server's threads wait cannot be kept: " + err.Error())
 	}
-	if lasted >= w.hangTimeout {
+	if w.hangTimeout > 0 && lasted >= w.hangTimeout {
 		return ocf.Stopped, &ocf.Error{
 			Object: "NFS server",
 			Found:  fmt.Sprintf("hangs: all %d threads wait in the kernel (%s) for %v", h.threads, h.in, lasted.Round(time.Second)),

@@ -244,7 +244,9 @@ func TestAFrozenDiskIsNoReasonForARestartUntilNothingHasMovedForLong(t *testing.
 	require.Equal(t, 0, m.run("monitor", recurring, oneExport).code)
 	m.freeze()
 	look("2600.00", recurring, 190) // the clock begins anew
-	require.Equal(t, 1, m.run("monitor", recurring, oneExport, "OCF_RESKEY_hang_timeout=0").code)
+	m.write("proc/uptime", "9000.00 0.00\n")
+	require.Equal(t, 190, m.run("monitor", recurring, oneExport, "OCF_RESKEY_hang_timeout=0").code, "0 means never")
+	require.Equal(t, 1, m.run("monitor", recurring, oneExport).code)
 }
 
 // Threads that want to write into a page cache that may take no more wake up again and again.
@@ -421,6 +423,7 @@ func TestAReloadByHandWithdrawsWhatTheClusterExported(t *testing.T) {
 	ports := []nfsproc.Port{{Transport: "tcp", Number: 2049}}
 	m.record(record{Exports: []nfsexports.Export{share(), old}, FromFiles: true, Versions: versions, Ports: ports})
 	m.write("etc/exports", "/data/share *(rw,fsid=1)\n")
+	m.write("var/lib/nfs/etab", "/data/share\t*(rw,fsid=1)\n/data/old\t*(rw,fsid=1)\n")
 
 	got := m.byHand("reload-agent", "-o", "nfs_shared_infodir=/data/.nfs")
 	require.Equal(t, 0, got.code, got.output)
@@ -471,6 +474,12 @@ func TestStartRefusesBadInputWithACodeAndAReason(t *testing.T) {
 			[]string{oneExport},
 			5,
 			"exported directory /data/share: is no directory",
+		},
+		"a mount point on the root's device": {
+			func(m *machine) { require.NoError(t, os.MkdirAll(filepath.Join(m.root, "srv/share"), 0o755)) },
+			[]string{"OCF_RESKEY_exports=/srv/share *(rw)"},
+			5,
+			"exported directory /srv/share: lies on the node's own disk, / (ext4 on /dev/vda1): is its file system mounted?",
 		},
 		"fsid used twice": {
 			nil,

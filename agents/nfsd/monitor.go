@@ -56,6 +56,11 @@ func (a *agent) watch(ctx context.Context, w settings, f facts) (ocf.State, erro
 	}
 	if a.recurring() {
 		a.limitGrace(w, startOf(f.record, f.household.threads))
+		if f.record != nil && a.tellReadOnly(f.record) {
+			if err := a.writeRecord(*f.record); err != nil {
+				a.Log.Warn(err.Error())
+			}
+		}
 	}
 	a.Note("%d threads, %d exports", f.threads, len(w.exports))
 	return ocf.Running, nil

@@ -31,7 +31,7 @@ type settings struct {
 	lease    time.Duration // 0: the kernel's
 	grace    time.Duration
 	maxGrace time.Duration // 0: never ended by us
-	// hangTimeout is how long all threads may wait in the kernel.
+	// hangTimeout is how long all threads may wait in the kernel; 0: for ever.
 	hangTimeout time.Duration
 	ips         []netip.Addr
 	notify      bool
@@ -39,6 +39,8 @@ type settings struct {
 	pipefs      string
 	tabDir      string // where exportfs keeps etab
 	exports     []nfsexports.Export
+	// local: exported directories may lie on the node's own disk.
+	local bool
 	// fromFiles says that exports are what /etc/exports held.
 	fromFiles bool
 }
@@ -49,7 +51,7 @@ func (w settings) v4() bool { return w.versions["4.0"] || w.versions["4.1"] || w
 
 // record is what a start with these settings leaves behind.
 func (w settings) record() record {
-	return record{Exports: w.exports, FromFiles: w.fromFiles, Versions: w.versions, Ports: w.ports}
+	return record{Home: w.state, Exports: w.exports, FromFiles: w.fromFiles, Local: w.local, Versions: w.versions, Ports: w.ports}
 }
 
 // settings reads the parameters and nfs.conf, but not the exports, which only some actions need.
@@ -77,6 +79,7 @@ func (a *agent) settings() (settings, error) {
 		ips:         addressList(p.String(parIP)),
 		notify:      !p.Bool(parNoNotify),
 		retry:       p.Int(parRetry),
+		local:       p.Bool(parLocal),
 		pipefs:      a.pipefs(conf),
 		tabDir:      tabDir(conf),
 		versions: nfsproc.Versions{
@@ -192,7 +195,7 @@ func (a *agent) exports(w *settings) error {
 			Do: "set exports, or directory and clientspec, or fill /etc/exports on both nodes",
 		}
 	}
-	w.exports = nfsexports.WithFSIDs(list)
+	w.exports = nfsexports.Unique(nfsexports.WithFSIDs(list))
 	return nil
 }
 

@@ -18,6 +18,7 @@ const (
 	parClients  = "clientspec"
 	parOptions  = "options"
 	parFSID     = "fsid"
+	parLocal    = "local_exports"
 	parScope    = "nfs_server_scope"
 	parThreads  = "threads"
 	parVers3    = "vers3"
@@ -140,6 +141,12 @@ func exportParameters() []metadata.Parameter {
 			LongDesc: "A number, root, or a UUID; several directories get consecutive numbers. Without it, here or among the options of an " +
 				"export, a UUID is derived from the directory's path, the same on every node.",
 		},
+		{
+			Name: parLocal, Type: metadata.Boolean, Default: "false", Reloadable: true,
+			ShortDesc: "Exported directories may lie on the node's own disk",
+			LongDesc: "A directory on the root file system's device or in memory is refused at start, for a mount must have been forgotten. " +
+				"true is for those that lie there on purpose, with the same content on both nodes, such as the root of an NFSv4 tree (fsid=0).",
+		},
 	}
 }
 
@@ -214,7 +221,8 @@ func stateParameters() []metadata.Parameter {
 			Name: parHang, Type: metadata.Seconds, Default: "120", Min: 0, Max: 3600, Reloadable: true,
 			ShortDesc: "How long all server threads may wait for a disk",
 			LongDesc: "A frozen disk stops all server threads in the kernel, and a restart of the server would wait for the same disk. So the monitor " +
-				"answers degraded until nothing has moved for so long, and fails then. It must be longer than DRBD's fence-peer handler takes, 90 s as a rule.",
+				"answers degraded until nothing has moved for so long, and fails then. It must be longer than DRBD's fence-peer handler takes, 90 s as a rule. " +
+				"0: never, so that a disk that stays frozen stops the service until somebody sees to it.",
 		},
 		{
 			Name: parIP, Type: metadata.String,

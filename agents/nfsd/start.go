@@ -54,6 +54,9 @@ func (s system) start(ctx context.Context, c *ocf.Call) error {
 	if err := a.mayStart(ctx, w, f); err != nil {
 		return err
 	}
+	for _, p := range a.cautions(w) {
+		a.Log.Warn(p.Error())
+	}
 	if err := a.bringUp(ctx, w); err != nil {
 		a.undo(w)
 		return err
@@ -168,9 +171,45 @@ func (a *agent) haveDirectories(w settings) error {
 				Expected: "a directory on the mounted device", Do: "mount it before this resource (order, group), or make it",
 			}
 		}
+		if err := a.ownDisk(w, dir); err != nil {
+			return err
+		}
 	}
 	a.Waiting("")
 	return nil
+}
+
+// ownDisk refuses a directory on the node's own disk, where that of the state is mounted: clients
+// would find an empty mount point in the place of their files, and write there.
+func (a *agent) ownDisk(w settings, dir string) error {
+	if w.local {
+		return nil
+	}
+	if _, own, err := a.deviceOf(w.state); !own || err != nil {
+		return err
+	}
+	on, own, err := a.deviceOf(dir)
+	if own || err != nil {
+		return err
+	}
+	return &ocf.Error{
+		Kind: ocf.NotInstalled, Object: "exported directory " + dir, Found: "lies on the node's own disk, " + on.String() + ": is its file system mounted?",
+		Expected: "a mounted device", Do: "mount it before this resource (order, group); local_exports=true if it is meant to lie there",
+	}
+}
+
+// deviceOf is the mount that the path lies on, and whether that is a mounted device of its own.
+func (a *agent) deviceOf(path string) (on mounts.Mount, own bool, err error) {
+	real, err := resolve(a.path(path))
+	if err != nil {
+		return mounts.Mount{}, false, &ocf.Error{Object: path, Found: "cannot be reached", Err: err}
+	}
+	on, err = a.mounts.OwnDevice(real)
+	var local *mounts.LocalError
+	if errors.As(err, &local) {
+		return on, false, nil
+	}
+	return on, err == nil, err
 }
 
 // reason is the errno's text alone, where there is one: the path has been named already.
@@ -196,6 +235,9 @@ func (a *agent) bringUp(ctx context.Context, w settings) error {
 		return err
 	}
 	if err := a.startHelpers(ctx, w); err != nil {
+		return err
+	}
+	if err := a.settle(&w); err != nil {
 		return err
 	}
 	if err := a.prepareKernel(ctx, w); err != nil {
@@ -225,6 +267,7 @@ func (a *agent) recordStarted(w settings) error {
 		a.Log.Warn("when the server was started cannot be told: " + err.Error())
 	}
 	r.Started = now
+	a.tellReadOnly(&r)
 	return a.writeRecord(r)
 }
 

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -43,13 +44,64 @@ func (a *agent) stateDevice(w settings) error {
 	if err != nil {
 		return err
 	}
-	if on.ReadOnly() {
+	if readOnly(on) {
 		return &ocf.Error{
 			Object: parState, Found: fmt.Sprintf("%s is mounted read-only", on), Expected: "a writable file system",
-			Do: "see the kernel's log for errors of the disk",
+			Do: doDisk,
 		}
 	}
 	return nil
+}
+
+const doDisk = "see the kernel's log for errors of the disk"
+
+// readOnly reports whether nothing can be written there, by the mount's options or the file
+// system's. The ext4 of newer kernels keeps its "rw" after an error and has a word of its own beside
+// it: one for errors=remount-ro, one for a file system that does nothing at all any more.
+func readOnly(m mounts.Mount) bool {
+	words := strings.Split(m.Super, ",")
+	return m.ReadOnly() || slices.Contains(words, "emergency_ro") || slices.Contains(words, "shutdown")
+}
+
+// readOnlyHome is the state directory's mount in words if nothing can be written there; nfsdcld
+// records no client then. It reads the table of mounts alone, for the disk may be frozen.
+func (a *agent) readOnlyHome(r *record) string {
+	home := a.state
+	if r != nil && r.Home != "" {
+		home = r.Home
+	}
+	m, err := a.mounts.Of(home)
+	if err != nil {
+		a.Log.Warn("whether the state directory can be written cannot be told: " + err.Error())
+		return "" // stop asks as well, and does without
+	}
+	if m.Point == "/" || !readOnly(m) {
+		return "" // on the root's file system lies a link to it at most
+	}
+	return m.String()
+}
+
+// tellReadOnly warns once of each directory that is exported for writing and lies on a file system
+// that is read-only. It may be meant to be, so that nothing but the log says it. What has been told
+// is kept in the record; changed says that it is another now.
+func (a *agent) tellReadOnly(r *record) (changed bool) {
+	var told []string
+	for _, e := range r.Exports {
+		if !slices.Contains(e.Options, "rw") || slices.Contains(told, e.Dir) {
+			continue
+		}
+		m, err := a.mounts.Of(e.Dir)
+		if err != nil || m.Point == "/" || !readOnly(m) {
+			continue
+		}
+		told = append(told, e.Dir)
+		if !slices.Contains(r.ReadOnly, e.Dir) {
+			a.Log.Warn(fmt.Sprintf("%s is exported for writing, but %s is read-only; %s", e.Dir, m, doDisk))
+		}
+	}
+	changed = !slices.Equal(told, r.ReadOnly)
+	r.ReadOnly = told
+	return changed
 }
 
 // resolve follows the symbolic links of the part of the path that exists.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"baton/agents/internal/nfsexports"
 	"baton/agents/internal/nfsproc"
 )
 
@@ -80,6 +81,65 @@ func TestSymbolicLinksInTheListsAreNotFollowed(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, hosts)
 	require.Equal(t, "untouched", m.read("secret"))
+}
+
+func TestTheMonitorFailsOnceTheStateCannotBeWritten(t *testing.T) {
+	for name, c := range map[string]struct {
+		mount string
+		home  string
+		code  int
+	}{
+		"writable":                    {"41 28 147:0 / /data rw - ext4 /dev/drbd0 rw,errors=remount-ro", "", 0},
+		"after an error":              {"41 28 147:0 / /data rw - ext4 /dev/drbd0 ro,errors=remount-ro", "", 1},
+		"after an error, newer ext4":  {"41 28 147:0 / /data rw - ext4 /dev/drbd0 rw,emergency_ro", "", 1},
+		"ext4 shut down":              {"41 28 147:0 / /data rw - ext4 /dev/drbd0 rw,shutdown", "", 1},
+		"this mount by hand":          {"41 28 147:0 / /data ro - ext4 /dev/drbd0 rw", "", 1},
+		"behind a link":               {"41 28 147:0 / /mnt/data rw - ext4 /dev/drbd0 ro", "/mnt/data/.nfs", 1},
+		"a read-only root and a link": {"41 28 147:0 / /mnt/data rw - ext4 /dev/drbd0 rw", "", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t)
+			m.serving()
+			m.write("proc/self/mountinfo", "28 1 254:1 / / ro - ext4 /dev/vda1 ro\n"+c.mount+"\n")
+			m.record(record{Home: c.home})
+			got := m.run("monitor", recurring, oneExport)
+			require.Equal(t, c.code, got.code, got.output)
+			if c.code != 0 {
+				require.Regexp(t, `^NFS server: its state directory cannot be written any more: /(mnt/)?data \(ext4 on /dev/drbd0\) is read-only`, got.reason)
+			}
+		})
+	}
+}
+
+func TestAReadOnlyExportIsToldOnceAndNoFault(t *testing.T) {
+	m := newMachine(t)
+	m.serving()
+	table := m.read("proc/self/mountinfo")
+	more := func(mount, super string) {
+		m.write("proc/self/mountinfo", table+"45 28 147:1 / /data/share "+mount+" - ext4 /dev/drbd1 "+super+"\n")
+	}
+	look := func(export string, told int) {
+		t.Helper()
+		got := m.run("monitor", recurring, "OCF_RESKEY_exports="+export)
+		require.Equal(t, 0, got.code, got.output)
+		require.Equal(t, told, strings.Count(m.read("log"), "/data/share is exported for writing, but /data/share (ext4 on /dev/drbd1) is read-only"))
+	}
+	m.write("log", "")
+	wanted := share()
+	m.record(record{Exports: []nfsexports.Export{wanted}})
+	const export = "/data/share *(rw,fsid=1)"
+	look(export, 0)
+	more("ro", "rw")
+	look(export, 1)
+	look(export, 1)
+	more("rw", "rw")
+	look(export, 1)
+	more("rw", "ro")
+	look(export, 2)
+
+	wanted.Options[0] = "ro"
+	m.record(record{Exports: []nfsexports.Export{wanted}})
+	look("/data/share *(ro,fsid=1)", 2)
 }
 
 func TestAReadOnlyFileSystemIsRefused(t *testing.T) {

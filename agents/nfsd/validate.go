@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -72,6 +73,7 @@ func (s system) validate(ctx context.Context, c *ocf.Call) []ocf.Problem {
 	found = append(found, a.unitProblems(ctx)...)
 	found = append(found, a.confProblems()...)
 	found = append(found, a.moduleProblem()...)
+	found = append(found, a.cautions(w)...)
 	return append(found, exportProblems(w)...)
 }
 
@@ -132,6 +134,64 @@ func (a *agent) confProblems() []ocf.Problem {
 		}
 	}
 	return found
+}
+
+// cautions are what start logs as well.
+func (a *agent) cautions(w settings) []ocf.Problem {
+	return append(a.kerberosProblems(w), a.stateProblems(w)...)
+}
+
+// kerberosProblems warns of exports that nobody can use: mounts with Kerberos wait for a daemon
+// that answers the kernel, which this agent does not start.
+func (a *agent) kerberosProblems(w settings) []ocf.Problem {
+	i := slices.IndexFunc(w.exports, kerberos)
+	if i < 0 {
+		return nil
+	}
+	if pids, err := a.kernel.Named("rpc.svcgssd", "gssproxy"); err != nil || len(pids) > 0 {
+		return nil
+	}
+	return []ocf.Problem{{
+		Param: "export of " + w.exports[i].Dir, Warning: true, Found: "asks for Kerberos, and neither rpc.svcgssd nor gssproxy runs on this node",
+		Expected: "one of them on every node", Do: "see Kerberos in docs/nfs.md",
+	}}
+}
+
+func kerberos(e nfsexports.Export) bool {
+	return strings.HasPrefix(e.Client, "gss/krb5") || slices.ContainsFunc(e.Options, func(o string) bool {
+		flavors, ok := strings.CutPrefix(o, "sec=")
+		return ok && slices.ContainsFunc(strings.Split(flavors, ":"), func(f string) bool { return strings.HasPrefix(f, "krb5") })
+	})
+}
+
+// stateProblems warns of a state directory that clients reach.
+func (a *agent) stateProblems(w settings) []ocf.Problem {
+	for _, dir := range nfsexports.Dirs(w.exports) {
+		if !a.holds(dir, w.state) {
+			continue
+		}
+		return []ocf.Problem{{
+			Param: parState, Warning: true, Found: "lies in the exported directory " + dir + ": clients see it, and with no_root_squash their root can remove it",
+			Expected: "a place beside what is exported", Do: "export directories beside it, such as /mnt/data/share beside /mnt/data/.nfs",
+		}}
+	}
+	return nil
+}
+
+// holds reports whether the path is the directory or lies below it, by name or behind links.
+func (a *agent) holds(dir, path string) bool {
+	if within, err := filepath.Rel(dir, path); err == nil && filepath.IsLocal(within) {
+		return true
+	}
+	dir, err := resolve(a.path(dir))
+	if err != nil {
+		return false
+	}
+	if path, err = resolve(a.path(path)); err != nil {
+		return false
+	}
+	within, err := filepath.Rel(dir, path)
+	return err == nil && filepath.IsLocal(within)
 }
 
 // exportProblems warns of options that lose data or service at a move.

@@ -149,6 +149,43 @@ func TestMonitorSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
+func TestStopDoesNotSayDoneOfAnAddressWhoseInterfaceHasAnotherName(t *testing.T) {
+	t.Parallel()
+	for _, f := range bothFamilies {
+		t.Run(f.name, func(t *testing.T) {
+			n, _ := single(t)
+			n.want(0, "start", f.param, "nic=eth0")
+			r := n.want(1, "stop", f.param, "nic=lan")
+			require.Contains(t, r.reason(), f.ip+": interface lan does not exist on this node, and "+f.cidr+" on eth0 is there")
+			require.Contains(t, strings.Join(n.Addrs(t, "eth0", false), "\n"), f.cidr, "whose it is cannot be known")
+			n.AltName(t, "eth0", "lan")
+			n.want(0, "stop", f.param, "nic=lan")
+			require.NotContains(t, strings.Join(n.Addrs(t, "eth0", false), "\n"), f.cidr)
+		})
+	}
+	t.Run("nowhere", func(t *testing.T) {
+		n, _ := single(t)
+		n.want(0, "stop", vip4, "nic=lan")
+	})
+	for name, c := range map[string]struct{ nic, cidr string }{
+		"a real server's, on lo": {"lo", "192.0.2.50/32"},
+		"of another prefix":      {"eth0", "192.0.2.50/32"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n, _ := single(t)
+			n.AddAddr(t, c.nic, c.cidr)
+			n.want(0, "stop", vip4, "nic=lan", "cidr_netmask=24")
+			require.Contains(t, strings.Join(n.Addrs(t, c.nic, false), "\n"), c.cidr)
+		})
+	}
+	t.Run("on lo, without a prefix", func(t *testing.T) {
+		n, _ := single(t)
+		n.AddAddr(t, "lo", "192.0.2.50/32")
+		n.want(0, "stop", vip4, "nic=lan")
+		require.Contains(t, strings.Join(n.Addrs(t, "lo", false), "\n"), "192.0.2.50/32")
+	})
+}
+
 func awaitTrouble(t *testing.T, n *node) {
 	t.Helper()
 	netnstest.Eventually(t, "eth0 has lost its carrier", func() bool {

@@ -118,6 +118,24 @@ func ownEntries(cfg config, h host) []entry {
 	return own
 }
 
+// strays are the entries that may be this resource's where the interface that is configured does
+// not exist: renamed while the address was up, or without its alternative name, it would carry the
+// address under a name that nobody looks for. lo, and another prefix than the configured, tell that
+// an address is somebody else's. The label tells nothing: the kernel changes it with the name.
+func strays(cfg config, h host) []entry {
+	if cfg.nic == "" || h.nic != nil {
+		return nil
+	}
+	var list []entry
+	for _, e := range h.entries {
+		if e.link.IsLoopback() || cfg.bits != 0 && e.Bits != cfg.bits {
+			continue
+		}
+		list = append(list, e)
+	}
+	return list
+}
+
 func labelOn(l addresses.Link, label string) string {
 	if label == "" {
 		return ""

@@ -29,6 +29,15 @@ func (a agent) stop(ctx context.Context, c *ocf.Call) error {
 	if err != nil {
 		return kernelError(cfg, err)
 	}
+	if left := strays(cfg, h); len(left) > 0 {
+		// Not taken off either: it may be a person's, on an interface that was never this resource's.
+		e := left[0]
+		return &ocf.Error{
+			Object: cfg.ip.String(), Found: "interface " + cfg.nic + " does not exist on this node, and " + e.where() + " is there",
+			Expected: "the address on " + cfg.nic + " or nowhere",
+			Do:       "give " + e.link.Name + " its name back or correct nic; or: ip address del " + e.String() + " dev " + e.link.Name,
+		}
+	}
 	own := ownEntries(cfg, h)
 	var stored *pending
 	if len(own) > 0 && cfg.tickleDir != "" {

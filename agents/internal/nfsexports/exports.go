@@ -423,35 +423,86 @@ func ParseTab(text string) []Export {
 	return list
 }
 
-// Missing are those of the wanted exports that the table does not show, as "DIR to CLIENT".
-// exportfs writes the full name of a client that was given by a short one, so that an entry of
-// the same directory and fsid with an unknown name stands for one that is wanted.
-func Missing(wanted, table []Export) []string {
+// Unique leaves one entry for each directory and client, the last that is given, for exportfs keeps
+// one as well. The result is a copy.
+func Unique(list []Export) []Export {
+	at := map[[2]string]int{}
+	var out []Export
+	for _, e := range list {
+		k := [2]string{e.Dir, fold(e.Client)}
+		if i, ok := at[k]; ok {
+			out[i] = e
+			continue
+		}
+		at[k] = len(out)
+		out = append(out, e)
+	}
+	return out
+}
+
+// fold makes clients equal that are the same: the names of hosts know no capital letters, those of
+// netgroups do.
+func fold(client string) string {
+	if strings.HasPrefix(client, "@") {
+		return client
+	}
+	return strings.ToLower(client)
+}
+
+// Compare matches the wanted exports with the table: those that it shows, those that are missing
+// there, and what else it has. exportfs writes the full name of a client that was given by a short
+// one or an alias, so that an entry of the same directory and fsid with an unknown name stands for
+// one that is wanted, unless that is known not to resolve.
+func Compare(wanted, table []Export, unresolved ...string) (shown, missing, other []Export) {
 	type key struct{ dir, id string }
-	left := map[key][]string{}
-	for _, e := range table {
+	keyOf := func(e Export) key {
 		id, _ := e.FSID()
-		k := key{e.Dir, id}
-		left[k] = append(left[k], e.Client)
+		return key{e.Dir, id}
 	}
-	var unmatched []Export
-	for _, e := range wanted {
-		id, _ := e.FSID()
-		k := key{e.Dir, id}
-		if i := slices.Index(left[k], e.Client); i >= 0 {
-			left[k] = slices.Delete(left[k], i, i+1)
-			continue
+	left := map[key][]int{}
+	for i, e := range table {
+		left[keyOf(e)] = append(left[keyOf(e)], i)
+	}
+	wanted = Unique(wanted)
+	found, used := make([]bool, len(wanted)), make([]bool, len(table))
+	// The surest first, so that no entry is taken for another client than its own.
+	for _, same := range []func(client, entry string) bool{
+		func(client, entry string) bool { return fold(client) == fold(entry) },
+		func(client, entry string) bool {
+			return strings.HasPrefix(fold(entry), fold(client)+".") && renamed(client)
+		},
+		func(client, _ string) bool { return renamed(client) && !slices.Contains(unresolved, client) },
+	} {
+		for i, e := range wanted {
+			k := keyOf(e)
+			j := slices.IndexFunc(left[k], func(n int) bool { return same(e.Client, table[n].Client) })
+			if found[i] || j < 0 {
+				continue
+			}
+			found[i], used[left[k][j]] = true, true
+			left[k] = slices.Delete(left[k], j, j+1)
 		}
-		unmatched = append(unmatched, e)
 	}
+	for i, e := range wanted {
+		if found[i] {
+			shown = append(shown, e)
+		} else {
+			missing = append(missing, e)
+		}
+	}
+	for i, e := range table {
+		if !used[i] {
+			other = append(other, e)
+		}
+	}
+	return shown, missing, other
+}
+
+// Missing are those of the wanted exports that the table does not show, as "DIR to CLIENT".
+func Missing(wanted, table []Export) []string {
 	var missing []string
-	for _, e := range unmatched {
-		id, _ := e.FSID()
-		k := key{e.Dir, id}
-		if renamed(e.Client) && len(left[k]) > 0 {
-			left[k] = left[k][1:]
-			continue
-		}
+	_, list, _ := Compare(wanted, table)
+	for _, e := range list {
 		missing = append(missing, e.Dir+" to "+e.Client)
 	}
 	return missing

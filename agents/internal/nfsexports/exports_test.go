@@ -145,6 +145,32 @@ nonsense
 		Missing([]Export{e("/data/share", "c1", "1"), e("/data/share", "192.0.2.0/24", "1"), e("/data/share", "c3", "1")}, table))
 }
 
+func TestADirectoryAndClientGivenTwiceAreOneEntry(t *testing.T) {
+	table := ParseTab("/a\tc1.example.com(rw,fsid=1)\n/a\t192.0.2.0/24(rw,fsid=1)\n")
+	list := []Export{
+		{Dir: "/a", Client: "c1", Options: []string{"rw", "fsid=1"}},
+		{Dir: "/a", Client: "192.0.2.0/24", Options: []string{"fsid=1"}},
+		{Dir: "/a", Client: "C1", Options: []string{"ro", "fsid=1"}},
+		{Dir: "/a", Client: "192.0.2.0/24", Options: []string{"fsid=1"}},
+	}
+	require.Empty(t, Missing(list, table))
+	require.Equal(t, []Export{list[2], list[1]}, Unique(list), "the last one counts")
+	require.Len(t, Unique([]Export{{Dir: "/a", Client: "@N"}, {Dir: "/a", Client: "@n"}, {Dir: "/b", Client: "@n"}}), 3)
+}
+
+func TestCompareTellsWhichOfSeveralNamesExportfsDidNotTake(t *testing.T) {
+	e := func(client string) Export { return Export{Dir: "/a", Client: client, Options: []string{"fsid=1"}} }
+	table := ParseTab("/a\tc2.example.com(rw,fsid=1)\n/a\tserver.example.com(rw,fsid=1)\n/b\t*(rw,fsid=2)\n")
+	shown, missing, other := Compare([]Export{e("gone"), e("alias"), e("c2")}, table, "gone")
+	require.Equal(t, []Export{e("alias"), e("c2")}, shown)
+	require.Equal(t, []Export{e("gone")}, missing)
+	require.Equal(t, table[2:], other)
+
+	shown, missing, _ = Compare([]Export{e("c1"), e("c1.example.com")}, ParseTab("/a\tc1.example.com(rw,fsid=1)\n"))
+	require.Equal(t, []Export{e("c1.example.com")}, shown)
+	require.Equal(t, []Export{e("c1")}, missing, "two names of one host are one entry")
+}
+
 func TestArgumentPutsBracketsAroundIPv6(t *testing.T) {
 	require.Equal(t, "192.0.2.0/24:/a", Export{Dir: "/a", Client: "192.0.2.0/24"}.Argument())
 	require.Equal(t, "[2001:db8::/64]:/a", Export{Dir: "/a", Client: "2001:db8::/64"}.Argument())
