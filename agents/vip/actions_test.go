@@ -168,8 +168,9 @@ func TestStopDoesNotSayDoneOfAnAddressWhoseInterfaceHasAnotherName(t *testing.T)
 		n.want(0, "stop", vip4, "nic=lan")
 	})
 	for name, c := range map[string]struct{ nic, cidr string }{
-		"a real server's, on lo": {"lo", "192.0.2.50/32"},
-		"of another prefix":      {"eth0", "192.0.2.50/32"},
+		"never started here, nic is a slip": {"eth0", "192.0.2.50/24"},
+		"a real server's, on lo":            {"lo", "192.0.2.50/32"},
+		"of another prefix":                 {"eth0", "192.0.2.50/32"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n, _ := single(t)

@@ -120,6 +120,18 @@ func helperFile(dir string, cfg config, helper string) string {
 	return filepath.Join(dir, name+"."+helper)
 }
 
+// announcedHere reports whether the address was started on this node since the boot.
+func announcedHere(c *ocf.Call, cfg config) bool {
+	_, err := os.Lstat(announcerFile(c, cfg))
+	return err == nil
+}
+
+// announcerFile is the announcer's lock file. Not by Records: what is not there need not be made to
+// find nothing in it.
+func announcerFile(c *ocf.Call, cfg config) string {
+	return helperFile(filepath.Join(c.Env.RscTmp, "baton"), cfg, "announcer")
+}
+
 // repetition is what the detached announcer is told.
 type repetition struct {
 	ip       netip.Addr
@@ -305,9 +317,7 @@ const announcerEnd = 3 * time.Second
 // and returns when it has ended: a stopped address must not be announced.
 func (a agent) endAnnouncer(ctx context.Context, c *ocf.Call) error {
 	cfg, _ := parse(c.Params)
-	// Not Records: what is not there need not be made to find nothing in it.
-	path := helperFile(filepath.Join(c.Env.RscTmp, "baton"), cfg, "announcer")
-	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0)
+	f, err := os.OpenFile(announcerFile(c, cfg), os.O_RDWR|unix.O_NOFOLLOW, 0)
 	if errors.Is(err, errNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil
 	}

@@ -29,8 +29,10 @@ func (a agent) stop(ctx context.Context, c *ocf.Call) error {
 	if err != nil {
 		return kernelError(cfg, err)
 	}
-	if left := strays(cfg, h); len(left) > 0 {
+	if left := strays(cfg, h); len(left) > 0 && announcedHere(c, cfg) {
 		// Not taken off either: it may be a person's, on an interface that was never this resource's.
+		// Where it was never started in this boot, it is: nic is a slip of the pen then, and no reason
+		// to have the node fenced.
 		e := left[0]
 		return &ocf.Error{
 			Object: cfg.ip.String(), Found: "interface " + cfg.nic + " does not exist on this node, and " + e.where() + " is there",
