@@ -3,6 +3,7 @@
 package ocftester
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -171,47 +172,62 @@ func TestPcsHoldsAResourceAgainstTheDeclaration(t *testing.T) {
 	})
 }
 
-// operation and primitive are what two forms of one configuration must agree in.
-type operation struct{ name, interval, timeout, role, level string }
-
-type primitive struct {
-	kind   string
-	params map[string]string
-	ops    []operation
-}
-
-// primitives reads the resources of a CIB.
-func primitives(t *testing.T, cib string) map[string]primitive {
+// configured is what a cluster is told to do, a line for each thing, whatever the tool that made the
+// CIB calls the elements that hold it.
+func configured(t *testing.T, cib string) (lines []string) {
 	t.Helper()
 	doc := etree.NewDocument()
 	require.NoError(t, doc.ReadFromString(cib))
-	found := map[string]primitive{}
-	for _, el := range doc.FindElements("//resources//primitive") {
-		attr := func(e *etree.Element, name string) string { return e.SelectAttrValue(name, "") }
-		p := primitive{attr(el, "class") + ":" + attr(el, "provider") + ":" + attr(el, "type"), map[string]string{}, nil}
-		for _, nv := range el.FindElements("instance_attributes/nvpair") {
-			p.params[attr(nv, "name")] = attr(nv, "value")
+	same := strings.NewReplacer("=Master", "=Promoted", "=Slave", "=Unpromoted")
+	attr := func(e *etree.Element, keys ...string) string {
+		var b strings.Builder
+		for _, k := range keys {
+			value := e.SelectAttrValue(k, "")
+			if k == "interval" {
+				value = strings.TrimSuffix(value, "s")
+			}
+			fmt.Fprintf(&b, " %s=%s", k, value)
 		}
-		for _, op := range el.FindElements("operations/op") {
-			o := operation{attr(op, "name"), strings.TrimSuffix(attr(op, "interval"), "s"), attr(op, "timeout"), attr(op, "role"), ""}
-			o.role = strings.NewReplacer("Master", "Promoted", "Slave", "Unpromoted").Replace(o.role)
-			for _, nv := range append(op.FindElements("instance_attributes/nvpair"), op) {
-				if attr(nv, "name") == "OCF_CHECK_LEVEL" {
-					o.level = attr(nv, "value")
+		return same.Replace(b.String())
+	}
+	for _, e := range doc.FindElements("//configuration//*") {
+		owner := e.Parent()
+		switch e.Tag {
+		case "primitive":
+			lines = append(lines, e.Tag+attr(e, "id", "class", "provider", "type"))
+		case "clone", "group":
+			for _, member := range e.ChildElements() {
+				if member.SelectAttr("type") != nil {
+					lines = append(lines, e.Tag+attr(e, "id")+" has"+attr(member, "id"))
 				}
 			}
-			if level := attr(op, "OCF_CHECK_LEVEL"); level != "" {
-				o.level = level
+		case "op":
+			line := "op of" + attr(owner.Parent(), "id") + attr(e, "name", "interval", "timeout", "role")
+			if level := e.SelectAttr("OCF_CHECK_LEVEL"); level != nil {
+				line += " name=OCF_CHECK_LEVEL value=" + level.Value
 			}
-			p.ops = append(p.ops, o)
+			for _, pair := range e.FindElements(".//nvpair") {
+				line += attr(pair, "name", "value")
+			}
+			lines = append(lines, line)
+		case "nvpair":
+			if holder := owner.Parent(); holder.Tag != "op" {
+				lines = append(lines, strings.TrimSpace(holder.Tag+attr(holder, "id")+" "+owner.Tag)+attr(e, "name", "value"))
+			}
+		case "rsc_colocation":
+			lines = append(lines, e.Tag+attr(e, "rsc", "with-rsc", "with-rsc-role", "score"))
+		case "rsc_order":
+			lines = append(lines, e.Tag+attr(e, "first", "first-action", "then", "then-action"))
+		case "fencing-level":
+			lines = append(lines, e.Tag+attr(e, "target", "index", "devices"))
 		}
-		slices.SortFunc(p.ops, func(a, b operation) int {
-			return strings.Compare(a.name+a.interval, b.name+b.interval)
-		})
-		found[attr(el, "id")] = p
 	}
-	return found
+	slices.Sort(lines)
+	return lines
 }
+
+// additions are the examples that are loaded after another.
+var additions = map[string]string{"fencing-ping": "drbd-filesystem-vip"}
 
 // The examples are loaded as their readers load them, into a configuration that is a file: the
 // tools hold each resource against the agents' meta-data, and Pacemaker judges the whole.
@@ -226,7 +242,13 @@ func TestTheExamplesLoadInBothLanguagesAndSayTheSame(t *testing.T) {
 		t.Run(filepath.Base(crm), func(t *testing.T) {
 			s := newSandbox(t)
 			s.install()
-			forms := map[string]map[string]primitive{}
+			file, err := filepath.Abs(strings.TrimSuffix(crm, ".crm"))
+			require.NoError(t, err)
+			files := []string{file}
+			if base, ok := additions[filepath.Base(file)]; ok {
+				files = []string{filepath.Join(filepath.Dir(file), base), file}
+			}
+			forms := map[string][]string{}
 			for name, script := range map[string]string{
 				// crm asks crm_verify by itself, and fails without these names in the CIB.
 				"crm": `crm -F -n configure load update "$1"`,
@@ -240,29 +262,29 @@ func TestTheExamplesLoadInBothLanguagesAndSayTheSame(t *testing.T) {
 						END
 					chmod 755 /run/bin/pcs; PATH=/run/bin:$PATH sh "$1"`,
 			} {
-				file, err := filepath.Abs(crm)
-				require.NoError(t, err)
-				if name == "pcs" {
-					file = strings.TrimSuffix(file, ".crm") + ".pcs.sh"
-				}
 				cib := "/run/" + name + ".xml"
-				s.sh("cibadmin --empty >" + cib)
-				got := s.run([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/run", "TERM=dumb", "CIB_file=" + cib}, "sh", "-ec", script, "sh", file)
-				require.Equal(t, 0, got.code, "%s\n%s%s", name, got.stdout, got.stderr)
+				s.sh("cibadmin --empty >" + cib + `
+					CIB_file=` + cib + ` cibadmin --create -o nodes -X '<node id="1" uname="n1"/>'
+					CIB_file=` + cib + ` cibadmin --create -o nodes -X '<node id="2" uname="n2"/>'`)
+				for _, file := range files {
+					file += map[string]string{"crm": ".crm", "pcs": ".pcs.sh"}[name]
+					got := s.run([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/run", "TERM=dumb", "CIB_file=" + cib}, "sh", "-ec", script, "sh", file)
+					require.Equal(t, 0, got.code, "%s\n%s%s", name, got.stdout, got.stderr)
+				}
+				// Nodes of which no state is known would be a warning.
+				s.sh("sed -i '/<node /d' " + cib)
 				verdict := s.run([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, "crm_verify", "--xml-file", cib, "-V")
 				require.Equal(t, 0, verdict.code, "%s\n%s", name, verdict.stderr)
-				forms[name] = primitives(t, s.sh("cat "+cib))
+				forms[name] = configured(t, s.sh("cat "+cib))
 				require.NotEmpty(t, forms[name])
 			}
-			for id, said := range forms["crm"] {
-				// pcs adds every operation that the meta-data advises and the line does not name.
-				p := forms["pcs"][id]
-				p.ops = slices.DeleteFunc(p.ops, func(o operation) bool {
-					return !slices.ContainsFunc(said.ops, func(named operation) bool { return named.name == o.name })
-				})
-				forms["pcs"][id] = p
-			}
-			require.Equal(t, forms["crm"], forms["pcs"])
+			// pcs adds every operation that the meta-data advises and the line does not name.
+			more := slices.DeleteFunc(slices.Clone(forms["pcs"]), func(line string) bool {
+				return slices.Contains(forms["crm"], line) || strings.HasPrefix(line, "op of")
+			})
+			less := slices.DeleteFunc(slices.Clone(forms["crm"]), func(line string) bool { return slices.Contains(forms["pcs"], line) })
+			require.Empty(t, more, "what pcs alone has")
+			require.Empty(t, less, "what crm alone has")
 		})
 	}
 }
