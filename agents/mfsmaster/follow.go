@@ -225,11 +225,24 @@ func (a *agent) scoreAtStart(ctx context.Context, known history, masterElsewhere
 }
 
 // ownsAll says that the node's own copy is that of the present epoch's master, whole: nobody else can
-// have more. After a reboot that is certain only if every change was synced. What was taken over from
-// the metalogger for a promotion that failed is a follower's copy wherever it lies.
+// have more. What was taken over from the metalogger for a promotion that failed is a follower's copy
+// wherever it lies.
 func (a *agent) ownsAll(own copyOf, known history) bool {
-	return known.MetaID != 0 && known.place(own) == current && !a.adopted() &&
-		(a.call.Params.String("durability") == durabilitySync || a.kept("seen") != "")
+	if known.MetaID == 0 || known.place(own) != current || a.adopted() {
+		return false
+	}
+	_, seen, here := parseSeen(a.kept("seen"))
+	_, deep, _ := parseSeen(a.kept("deep"))
+	mode, err := a.config.Number("CHANGELOG_SAVE_MODE", 0)
+	if err != nil {
+		mode = 0
+	}
+	h, err := mfsmeta.ReadHeader(filepath.Join(a.dataDir, cleanName))
+	return estate{
+		version: own.version, served: max(seen, deep, known.Version),
+		here: here, synced: a.call.Params.String("durability") == durabilitySync,
+		written: mode >= 1, clean: err == nil && h.Version == own.version,
+	}.whole()
 }
 
 // mayInitialize says that a promotion would make the file system: nobody in the cluster has one.

@@ -158,6 +158,27 @@ const (
 	scoreLast = 1
 )
 
+// estate is what is known of a master that has ended, and of the copy that it left.
+type estate struct {
+	// version is how far its copy reaches, served the highest version that it is known to have served.
+	version, served uint64
+	// here: it served in this boot of the node.
+	here bool
+	// synced: each change was on the disk before it was acknowledged. written: each change was given to
+	// the kernel at once, so that it outlives the process. clean: the master saved all it had.
+	synced, written, clean bool
+}
+
+// whole says that the copy has all that the master acknowledged. A master whose disk was full has
+// acknowledged what it could not write, and one that leaves its changes to a child that writes them
+// later has lost what the child did not come to: both are seen at followers that have more.
+func (e estate) whole() bool {
+	if e.version < e.served {
+		return false
+	}
+	return e.synced || e.here && (e.written || e.clean)
+}
+
 // followerScore is the promotion score of a node whose best usable copy has the given version, by
 // the version of the running master. A follower is behind by what has not been flushed yet, which
 // changes all the time: so the score falls with the magnitude of the distance alone, and is

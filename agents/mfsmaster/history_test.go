@@ -102,3 +102,21 @@ func TestScoresOrderNodesByWhatTheyWouldLose(t *testing.T) {
 	require.Less(t, scoreServing, 1000000, "below INFINITY")
 	require.Equal(t, followerScore(1000, 1000), followerScore(2000, 1000), "ahead of what the master said a moment ago")
 }
+
+func TestAMasterThatHasEndedIsPreferredOnlyIfItsCopyIsWhole(t *testing.T) {
+	for name, c := range map[string]struct {
+		estate
+		want bool
+	}{
+		"synced, after a power cut":                      {estate{version: 100, served: 90, synced: true}, true},
+		"synced, but the disk was full":                  {estate{version: 80, served: 90, synced: true, written: true, here: true}, false},
+		"written at once, killed":                        {estate{version: 100, served: 90, written: true, here: true}, true},
+		"written at once, after a power cut":             {estate{version: 100, served: 90, written: true}, false},
+		"written later, killed":                          {estate{version: 100, served: 90, here: true}, false},
+		"written later, stopped":                         {estate{version: 100, served: 90, here: true, clean: true}, true},
+		"written later, stopped, after a power cut":      {estate{version: 100, served: 90, clean: true}, false},
+		"stopped, but older files were put in its place": {estate{version: 80, served: 90, here: true, clean: true}, false},
+	} {
+		require.Equal(t, c.want, c.whole(), name)
+	}
+}
