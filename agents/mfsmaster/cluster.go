@@ -122,8 +122,11 @@ func (a *agent) kept(what string) string {
 }
 
 // recordAge is how long ago this node has last read or written the cluster's record.
-func (a *agent) recordAge() time.Duration {
-	f, err := a.recordFile("history")
+func (a *agent) recordAge() time.Duration { return a.keptAge("history") }
+
+// keptAge is how long ago something else was kept last.
+func (a *agent) keptAge(what string) time.Duration {
+	f, err := a.recordFile(what)
 	if err != nil {
 		return 0
 	}

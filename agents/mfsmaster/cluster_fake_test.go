@@ -178,10 +178,10 @@ func nodeCommand(ts *testscript.TestScript, _ bool, args []string) {
 // recurringCommand is a recurring monitor: recurring CODE [DEPTH].
 func recurringCommand(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("OCF_RESKEY_CRM_meta_interval", "10000")
-	ts.Setenv("OCF_RESKEY_OCF_CHECK_LEVEL", strings.Join(args[1:], ""))
+	ts.Setenv("OCF_CHECK_LEVEL", strings.Join(args[1:], ""))
 	ocfCommand(ts, neg, []string{args[0], "monitor"})
 	ts.Setenv("OCF_RESKEY_CRM_meta_interval", "")
-	ts.Setenv("OCF_RESKEY_OCF_CHECK_LEVEL", "")
+	ts.Setenv("OCF_CHECK_LEVEL", "")
 }
 
 // promotedCommand tells this node that another was promoted: promoted NODE.

@@ -57,8 +57,8 @@ func (a *agent) monitorFollower(ctx context.Context) (ocf.State, error) {
 }
 
 // scoreWhileFollowing brings the promotion score up to date, by the ends of the files alone.
-// Without an answer of a master the score stays what it was when there was one: the moment in which
-// nobody can be asked is the one in which the score decides.
+// Where nobody has seen a master of this epoch, the score stays what it is: the moment in which nobody
+// can be asked is the one in which the score decides.
 func (a *agent) scoreWhileFollowing(ctx context.Context, known history) {
 	own, logger := a.copies()
 	useLogger, ok, why := known.best(own, logger)
@@ -70,15 +70,50 @@ func (a *agent) scoreWhileFollowing(ctx context.Context, known history) {
 		a.setScore(ctx, 0, a.call.Env.Probe)
 		return
 	}
-	live, err := a.masterVersion(ctx)
-	if err != nil || live == 0 {
-		return
-	}
 	version := own.version
 	if useLogger {
 		version = logger.version
 	}
-	a.setScore(ctx, followerScore(version, live), a.call.Env.Probe)
+	seen, live := a.compareLead(ctx, known)
+	if live == 0 && seen.latest == 0 {
+		return
+	}
+	a.setScore(ctx, a.followingScore(version, seen, live), a.call.Env.Probe)
+}
+
+// compareLead asks the master how far it is, and remembers it. live is 0 where none answers.
+func (a *agent) compareLead(ctx context.Context, known history) (seen lead, live uint64) {
+	live, err := a.masterVersion(ctx)
+	if err != nil || live == 0 {
+		return a.lead(known), 0
+	}
+	seen = a.lead(known).next(known, live, a.keptAge("lead"))
+	if err := a.keep("lead", seen.String()); err != nil {
+		a.call.Log.Debug(err.Error())
+	}
+	return seen, live
+}
+
+// lead is what this node has seen, in this boot, of the present epoch's master.
+func (a *agent) lead(known history) lead {
+	l := parseLead(a.kept("lead"))
+	if !l.of(known) {
+		return lead{}
+	}
+	return l
+}
+
+// followingScore is the score of a follower; live is 0 where no master answers any more.
+func (a *agent) followingScore(version uint64, seen lead, live uint64) int {
+	seen.latest = max(seen.latest, live)
+	if !seen.lost(version) {
+		return followerScore(version, seen.latest)
+	}
+	a.call.Log.Info("no promotion score: " + seen.words(version))
+	if a.call.Params.String("older_metadata") == olderAccept {
+		return scoreLast
+	}
+	return 0
 }
 
 // masterVersion asks the master at the service address how far it is.
@@ -207,14 +242,15 @@ func (a *agent) scoreAtStart(ctx context.Context, known history, masterElsewhere
 	if useLogger {
 		version = logger.version
 	}
-	switch live, err := a.masterVersion(ctx); {
+	seen, live := a.compareLead(ctx, known)
+	switch {
 	case !ok && a.mayInitialize(own, logger, known):
 		a.setScore(ctx, scoreLast, true)
 	case !ok:
 		a.call.Log.Info("no promotion score: " + why)
 		a.setScore(ctx, 0, true)
-	case err == nil && live > 0:
-		a.setScore(ctx, followerScore(version, live), true)
+	case live > 0 || seen.lost(version):
+		a.setScore(ctx, a.followingScore(version, seen, live), true)
 	case !masterElsewhere && !useLogger && a.ownsAll(own, known):
 		a.setScore(ctx, scoreOwner, true)
 	case masterElsewhere:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // history is what the cluster remembers of the file system, so that an old copy cannot pass for
@@ -190,6 +191,58 @@ func followerScore(version, live uint64) int {
 		magnitude++
 	}
 	return max(scoreFollower-scoreStep*magnitude, scoreLast)
+}
+
+// lead is how far a follower has seen the master of an epoch. A metalogger that cannot connect, or is
+// still downloading, leaves a copy that belongs to the cluster's history and lacks minutes of it.
+type lead struct {
+	// epoch and fork are those of the master.
+	epoch, fork uint64
+	// before is a version that it had reached when settled, at least, had passed until latest was seen.
+	before, latest uint64
+}
+
+// settled is the time after which a follower has what the master had: a metalogger writes once a
+// second.
+const settled = 10 * time.Second
+
+// maxLag is the distance at which a follower is not waited for that long: at the highest rates that
+// were measured, some ten seconds.
+const maxLag = 1 << 16
+
+// of says that the lead is that of the present epoch's master.
+func (l lead) of(known history) bool { return l.epoch == known.Epoch && l.fork == known.Fork }
+
+// next takes in the version that the master has now; age is the time since the last change of the lead.
+func (l lead) next(known history, live uint64, age time.Duration) lead {
+	if !l.of(known) || live < l.latest {
+		return lead{epoch: known.Epoch, fork: known.Fork, latest: live}
+	}
+	if age >= 0 && age < settled {
+		return l
+	}
+	return lead{epoch: known.Epoch, fork: known.Fork, before: l.latest, latest: live}
+}
+
+// lost says that a promotion of a copy with this version would lose more than what a follower is
+// behind at any time.
+func (l lead) lost(version uint64) bool {
+	return version < l.before || l.latest > version && l.latest-version > maxLag
+}
+
+func (l lead) words(version uint64) string {
+	return fmt.Sprintf("the copy has version %d, the master of this epoch had %d when it was seen last", version, max(l.before, l.latest))
+}
+
+func (l lead) String() string { return fmt.Sprintf("%d %d %d %d", l.epoch, l.fork, l.before, l.latest) }
+
+// parseLead reads what String writes; anything else is a lead of nobody.
+func parseLead(text string) lead {
+	var l lead
+	if n, _ := fmt.Sscanf(text, "%d %d %d %d", &l.epoch, &l.fork, &l.before, &l.latest); n != 4 {
+		return lead{}
+	}
+	return l
 }
 
 // coldScore is the promotion score while there is no master, by the cluster's record.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -90,8 +91,8 @@ func TestScoresOrderNodesByWhatTheyWouldLose(t *testing.T) {
 	for name, pair := range map[string][2]int{
 		"serving beats following":                     {scoreServing, followerScore(1000, 1000)},
 		"a second behind counts as level":             {followerScore(1000, 5000) + 1, followerScore(5000, 5000)},
-		"far behind loses":                            {followerScore(90000, 100000), followerScore(10000, 100000)},
-		"any follower beats a copy from a cold start": {followerScore(1, 1<<20), coldScore(1<<40, known)},
+		"far behind loses":                            {followerScore(90000, 100000), followerScore(50000, 100000)},
+		"any follower beats a copy from a cold start": {followerScore(1, maxLag), coldScore(1<<40, known)},
 		"cold: each change counts":                    {coldScore(1001, known), coldScore(1000, known)},
 		"cold: older loses":                           {coldScore(1000, known), coldScore(999, known)},
 		"cold: far older loses":                       {coldScore(900, known), coldScore(1, history{Version: 1 << 50})},
@@ -119,4 +120,24 @@ func TestAMasterThatHasEndedIsPreferredOnlyIfItsCopyIsWhole(t *testing.T) {
 	} {
 		require.Equal(t, c.want, c.whole(), name)
 	}
+}
+
+func TestAFollowerThatLacksWhatTheMasterHadIsNotPromoted(t *testing.T) {
+	known := history{MetaID: 7, Version: 400, Epoch: 3, Fork: 400}
+	l := lead{}.next(known, 410, 0)
+	require.False(t, l.lost(400), "just promoted: it may be downloading")
+	require.True(t, l.next(known, 1000, settled).lost(400), "its epoch has gone on without this copy")
+	require.False(t, l.next(known, 1000, settled-1).lost(400))
+	require.False(t, l.next(known, 1000, settled).lost(410))
+	require.True(t, lead{}.next(known, 400+maxLag+1, 0).lost(400), "so much is not lost in a second")
+
+	seen := l.next(known, 1000, settled)
+	require.Equal(t, seen, parseLead(seen.String()))
+	require.Zero(t, parseLead("?"))
+	after := known
+	after.Epoch, after.Fork = 4, 900
+	require.False(t, seen.of(after))
+	require.Equal(t, lead{epoch: 4, fork: 900, latest: 905}, seen.next(after, 905, settled), "another master")
+	require.Equal(t, lead{epoch: 3, fork: 400, latest: 500}, seen.next(known, 500, settled), "the master was put back by hand")
+	require.Equal(t, uint64(1000), seen.next(known, 1000, -time.Hour).before, "the clock was set back")
 }

@@ -81,6 +81,15 @@ func (a *agent) takeNewest(ctx context.Context, known history) (next history, ep
 		return known, 0, a.fail(ocf.Failed, "no copy that may be promoted: "+why, "metadata of the cluster's present history",
 			"let a node with newer metadata be promoted; for the steps by hand see docs/mfs.md, promoting by hand")
 	}
+	// What cannot be promoted anyway is not moved about. The ends of the files may promise more than
+	// they hold: so the same is asked again when they have been read.
+	chosen := own
+	if useLogger {
+		chosen = logger
+	}
+	if err := a.newEnough(chosen.version, known); err != nil {
+		return known, 0, err
+	}
 	if useLogger {
 		if err := a.markAdopted(); err != nil {
 			return known, 0, a.unreadable(err)
@@ -93,10 +102,8 @@ func (a *agent) takeNewest(ctx context.Context, known history) (next history, ep
 		}
 		own = surveyCopy(a.dataDir)
 	}
-	// A new epoch shuts out every copy that goes beyond its fork: it must not begin with one that is
-	// known to be too old.
-	if own.version < known.Version && a.call.Params.String("older_metadata") != olderAccept {
-		return known, 0, refuseOlder(plan{version: own.version}, known).error(a.dataDir)
+	if err := a.newEnough(own.version, known); err != nil {
+		return known, 0, err
 	}
 	next = known
 	next.Epoch++
@@ -113,6 +120,22 @@ func (a *agent) takeNewest(ctx context.Context, known history) (next history, ep
 		}
 	}
 	return next, own.epoch, nil
+}
+
+// newEnough: a new epoch shuts out every copy that goes beyond its fork, so that it must not begin with
+// one that is known to be too old.
+func (a *agent) newEnough(version uint64, known history) error {
+	if a.call.Params.String("older_metadata") == olderAccept {
+		return nil
+	}
+	if version < known.Version {
+		return refuseOlder(plan{version: version}, known).error(a.dataDir)
+	}
+	if seen := a.lead(known); seen.lost(version) {
+		return a.fail(ocf.Failed, seen.words(version), "a copy that has followed it",
+			"let the node of that master be promoted; to lose the difference for good set older_metadata=accept")
+	}
+	return nil
 }
 
 // takeBack ends an epoch whose master did not come up: else it would shut out the copy of the node
@@ -303,9 +326,8 @@ func (a *agent) turnToNewMaster(ctx context.Context) error {
 	if err := a.follow(ctx, known); err != nil {
 		return err
 	}
-	own, logger := a.copies()
-	if _, ok, _ := known.best(own, logger); !ok {
-		a.setScore(ctx, 0, true)
-	}
+	// The score was one among copies of the epoch before; a node that has followed the new master by
+	// now has more than this one.
+	a.scoreWhileFollowing(ctx, known)
 	return nil
 }
