@@ -350,6 +350,8 @@ func (a *agent) follow(ctx context.Context, known history) error {
 		if err := writeEpoch(a.logger.dataDir, known.Epoch); err != nil {
 			return a.unreadable(err)
 		}
+	} else if err := a.trimLogger(); err != nil {
+		return err
 	}
 	a.call.Waiting("mfsmetalogger to start")
 	defer a.call.Waiting("")
@@ -369,6 +371,38 @@ func (a *agent) follow(ctx context.Context, known history) error {
 			return a.fail(ocf.Failed, "mfsmetalogger ended while starting", "a running metalogger", "see its log")
 		}
 	}
+}
+
+// trimLogger cuts off what a metalogger that was killed left behind the last whole change of its
+// changelogs. It appends to the same file when it starts, and glues its next line to the fragment:
+// that reads as another change, of another history.
+func (a *agent) trimLogger() error {
+	inv, err := mfsmeta.List(a.logger.dataDir)
+	if err != nil {
+		return a.unreadable(err)
+	}
+	var torn []mfsmeta.Log
+	for _, l := range inv.Logs {
+		if l.Torn && l.Err == nil {
+			torn = append(torn, l)
+		}
+	}
+	if len(torn) == 0 {
+		return nil
+	}
+	scan, err := mfsmeta.ScanLogs(inv.Dir, torn, 0)
+	if err != nil {
+		return a.unreadable(err)
+	}
+	v := a.newArchive("torn changelogs of the metalogger")
+	for _, t := range scan.Tears {
+		a.call.Log.Warn(fmt.Sprintf("%s: %d bytes behind its last whole change are cut off", t.Path, t.Cut()))
+		if err := a.trim(v, t); err != nil {
+			return err
+		}
+	}
+	a.pruneArchive(v)
+	return nil
 }
 
 // loggerDir checks the metalogger's directory as the master's own.
