@@ -59,8 +59,8 @@ func fakeCluster() {
 	switch {
 	case update:
 		if kind == "property" {
-			mark, err := os.ReadFile(os.Getenv("FAKE_MARK"))
-			note("record %s while the mark is %q %v", text, strings.TrimSpace(string(mark)), err)
+			mark, _ := os.ReadFile(os.Getenv("FAKE_MARK"))
+			note("record %s while the mark is %q", text, strings.TrimSpace(string(mark)))
 		}
 		must(os.WriteFile(file, []byte(text), 0o644))
 	case remove:
@@ -101,7 +101,8 @@ func fakeMetalogger() {
 	}
 	lock, err := os.OpenFile(filepath.Join(cfg.DataPath(), mfsmeta.MetaloggerLock), os.O_CREATE|os.O_RDWR, 0o644)
 	must(err)
-	must(unix.FcntlFlock(lock.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart}))
+	// With -t it waits for the lock of one that is just ending.
+	must(unix.FcntlFlock(lock.Fd(), unix.F_SETLKW, &unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart}))
 	_, err = os.NewFile(3, "ready").Write([]byte{1})
 	must(err)
 	select {}

@@ -111,13 +111,16 @@ func (a *agent) takeNewest(ctx context.Context, known history) (next history, ep
 	if next.MetaID == 0 {
 		next.MetaID = own.metaID
 	}
-	if err := writeEpoch(a.dataDir, next.Epoch); err != nil {
-		return known, 0, a.unreadable(err)
-	}
+	// First the record, then the mark: a node that loses its power in between holds a copy of the epoch
+	// before that ends at the fork. The other way round its copy would pass for one of the epoch that
+	// another node begins then.
 	if next.MetaID != 0 {
 		if err := a.record(ctx, next); err != nil {
-			return known, 0, errors.Join(err, writeEpoch(a.dataDir, own.epoch))
+			return known, 0, err
 		}
+	}
+	if err := writeEpoch(a.dataDir, next.Epoch); err != nil {
+		return known, 0, a.unreadable(err)
 	}
 	return next, own.epoch, nil
 }
@@ -154,11 +157,12 @@ func (a *agent) takeBack(ctx context.Context, known, next history, epoch uint64)
 	if surveyCopy(a.dataDir).version > next.Fork {
 		return
 	}
-	if err := a.record(ctx, known); err != nil {
+	// Here the mark comes first, for the same reason.
+	if err := writeEpoch(a.dataDir, epoch); err != nil {
 		a.call.Log.Warn(err.Error())
 		return
 	}
-	if err := writeEpoch(a.dataDir, epoch); err != nil {
+	if err := a.record(ctx, known); err != nil {
 		a.call.Log.Warn(err.Error())
 	}
 }
