@@ -44,6 +44,18 @@ func (a *agent) known(ctx context.Context) (history, error) {
 	if !a.inCluster() {
 		return a.recorded()
 	}
+	h, err := a.query(ctx)
+	if err != nil {
+		return history{}, err
+	}
+	if err := a.note(h); err != nil {
+		a.call.Log.Debug(err.Error())
+	}
+	return h, nil
+}
+
+// query reads the cluster property.
+func (a *agent) query(ctx context.Context) (history, error) {
 	ctx, cancel := context.WithTimeout(ctx, clusterLimit)
 	defer cancel()
 	res, err := a.run.Run(ctx, "crm_attribute", "--type", "crm_config", "--name", a.property(), "--query", "--quiet")
@@ -62,9 +74,6 @@ func (a *agent) known(ctx context.Context) (history, error) {
 		}
 	}
 	h.property = a.property()
-	if err := a.note(h); err != nil {
-		a.call.Log.Debug(err.Error())
-	}
 	return h, nil
 }
 
@@ -93,9 +102,16 @@ func (a *agent) record(ctx context.Context, h history) error {
 	return nil
 }
 
-// note keeps a copy of the history for monitors, which start no child. It ends with this boot.
+// note keeps a copy of the history for monitors, which seldom start a child. It ends with this boot.
 func (a *agent) note(h history) error {
-	return a.keep("history", h.String())
+	if err := a.keep("history", h.String()); err != nil {
+		return err
+	}
+	f, err := a.recordFile("history")
+	if err != nil {
+		return err
+	}
+	return os.Chtimes(f, time.Time{}, a.now())
 }
 
 func (a *agent) keep(what, text string) error {

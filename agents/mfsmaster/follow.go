@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"baton/agents/internal/mfsmeta"
 	"baton/agents/internal/mfsproto"
@@ -51,34 +52,85 @@ func (a *agent) monitorFollower(ctx context.Context) (ocf.State, error) {
 	if err != nil {
 		return ocf.Running, err
 	}
+	if !a.call.Env.Probe {
+		known = a.upToDate(ctx, known)
+	}
 	a.call.Note("mfsmetalogger (pid %d) runs in %s", p.PID, a.logger.dataDir)
-	a.scoreWhileFollowing(ctx, known)
+	if masterLives := a.scoreWhileFollowing(ctx, known); masterLives && !a.call.Env.Probe {
+		return ocf.Running, a.missedPromotion(known)
+	}
 	return ocf.Running, nil
+}
+
+// upToDate reads the cluster's record anew when this node has not heard of it for long: a
+// notification that failed, or that was not sent in maintenance, does not come again. A record that
+// is gone says nothing about the master that is followed.
+func (a *agent) upToDate(ctx context.Context, known history) history {
+	if !a.inCluster() || a.kept("history") != "" && a.recordAge() <= recordEvery {
+		return known
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.patience())
+	defer cancel()
+	now, err := a.query(ctx)
+	if err != nil {
+		a.call.Log.Warn(err.Error())
+		return known
+	}
+	if now.MetaID == 0 {
+		now = known
+	}
+	if err := a.note(now); err != nil {
+		a.call.Log.Debug(err.Error())
+	}
+	return now
+}
+
+// missedAfter is how long a master of another epoch has served before its followers must have been
+// told. A promotion that has not ended yet may still be taken back.
+const missedAfter = time.Minute
+
+// missedPromotion finds a metalogger whose copy is marked with another epoch than that of the master
+// that it follows: it counts for nothing. A start sets that copy aside and marks the next.
+func (a *agent) missedPromotion(known history) error {
+	epoch, err := readEpoch(a.logger.dataDir)
+	if err != nil || known.MetaID == 0 || epoch == known.Epoch {
+		return nil //nolint:nilerr // the copy of such a mark has no score, and that says why
+	}
+	if err := a.keep("missed", fmt.Sprintf("%d %d", epoch, known.Epoch)); err != nil {
+		a.call.Log.Debug(err.Error())
+		return nil
+	}
+	if a.keptAge("missed") < missedAfter {
+		return nil
+	}
+	return a.fail(ocf.Failed, fmt.Sprintf("the metalogger in %s is of epoch %d, the cluster in epoch %d", a.logger.dataDir, epoch, known.Epoch),
+		"to have been notified of the promotion", ocf.Recovered)
 }
 
 // scoreWhileFollowing brings the promotion score up to date, by the ends of the files alone.
 // Where nobody has seen a master of this epoch, the score stays what it is: the moment in which nobody
 // can be asked is the one in which the score decides.
-func (a *agent) scoreWhileFollowing(ctx context.Context, known history) {
+func (a *agent) scoreWhileFollowing(ctx context.Context, known history) (masterLives bool) {
+	seen, live := a.compareLead(ctx, known)
+	masterLives = live != 0
 	own, logger := a.copies()
 	useLogger, ok, why := known.best(own, logger)
 	if !ok && a.mayInitialize(own, logger, known) {
-		return
+		return masterLives
 	}
 	if !ok {
 		a.call.Log.Info("no promotion score: " + why)
 		a.setScore(ctx, 0, a.call.Env.Probe)
-		return
+		return masterLives
 	}
 	version := own.version
 	if useLogger {
 		version = logger.version
 	}
-	seen, live := a.compareLead(ctx, known)
-	if live == 0 && seen.latest == 0 {
-		return
+	if live != 0 || seen.latest != 0 {
+		a.setScore(ctx, a.followingScore(version, seen, live), a.call.Env.Probe)
 	}
-	a.setScore(ctx, a.followingScore(version, seen, live), a.call.Env.Probe)
+	return masterLives
 }
 
 // compareLead asks the master how far it is, and remembers it. live is 0 where none answers.
