@@ -172,6 +172,15 @@ func (a *agent) recorded() (history, error) {
 	return h, nil
 }
 
+// recalled is this node's copy of the history, or the cluster's where this node has none: what could
+// not be written is not known until it has been read again.
+func (a *agent) recalled(ctx context.Context) (history, error) {
+	if a.kept("history") == "" {
+		return a.known(ctx)
+	}
+	return a.recorded()
+}
+
 // ledger remembers what the cluster was told, so that monitors start a child on changes only.
 func (a *agent) ledger() pacemaker.Ledger {
 	boot, _ := pacemaker.BootID("/")

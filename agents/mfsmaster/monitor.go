@@ -180,8 +180,11 @@ func (a *agent) deepLook(ctx context.Context, s sighting) error {
 	if a.mode == modeMetaloggers {
 		reached = before
 	}
-	known, err := a.recorded()
-	if err == nil && known.MetaID == s.module.MetaID && reached > known.Version && a.recordAge() > a.recordPause(known) &&
+	known, err := a.recalled(ctx)
+	if err != nil {
+		a.call.Log.Warn(err.Error())
+	}
+	if err == nil && known.MetaID != 0 && known.MetaID == s.module.MetaID && reached > known.Version && a.recordAge() > a.recordPause(known) &&
 		(a.mode != modeMetaloggers || a.ofEpoch(known)) {
 		known.Version = reached
 		if err := a.record(ctx, known); err != nil {
