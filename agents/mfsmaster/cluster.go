@@ -197,11 +197,25 @@ func (a *agent) setScore(ctx context.Context, score int, force bool) {
 	if _, err := a.tools().KeepScore(ctx, a.ledger(), score, force); err != nil {
 		a.call.Log.Warn(err.Error())
 	}
+	if score > 0 {
+		a.publish(ctx, copyAttribute, "")
+	}
 }
 
-// publish sets a node attribute; crm_mon -A shows it.
+// notPromotable takes the promotion score away and shows why: nothing else tells an operator that the
+// cluster does not even try to promote this node.
+func (a *agent) notPromotable(ctx context.Context, why, brief string, force bool) {
+	a.call.Log.Info("no promotion score: " + why)
+	a.setScore(ctx, 0, force)
+	a.publish(ctx, copyAttribute, brief)
+}
+
+// copyAttribute is the end of the name of the attribute.
+const copyAttribute = "copy"
+
+// publish sets a node attribute, or removes it where the value is empty; crm_mon -A shows it.
 func (a *agent) publish(ctx context.Context, name, value string) {
-	if !a.inCluster() {
+	if !a.inCluster() || value == "" && a.ledger().Unset(a.property()+"-"+name) {
 		return
 	}
 	if _, err := a.tools().KeepAttribute(ctx, a.ledger(), a.property()+"-"+name, value, false); err != nil {

@@ -119,8 +119,7 @@ func (a *agent) scoreWhileFollowing(ctx context.Context, known history) (masterL
 		return masterLives
 	}
 	if !ok {
-		a.call.Log.Info("no promotion score: " + why)
-		a.setScore(ctx, 0, a.call.Env.Probe)
+		a.notPromotable(ctx, why, known.brief(own, logger), a.call.Env.Probe)
 		return masterLives
 	}
 	version := own.version
@@ -128,7 +127,7 @@ func (a *agent) scoreWhileFollowing(ctx context.Context, known history) (masterL
 		version = logger.version
 	}
 	if live != 0 || seen.latest != 0 {
-		a.setScore(ctx, a.followingScore(version, seen, live), a.call.Env.Probe)
+		a.scoreBy(ctx, version, seen, live, a.call.Env.Probe)
 	}
 	return masterLives
 }
@@ -155,17 +154,17 @@ func (a *agent) lead(known history) lead {
 	return l
 }
 
-// followingScore is the score of a follower; live is 0 where no master answers any more.
-func (a *agent) followingScore(version uint64, seen lead, live uint64) int {
+// scoreBy sets the score of a follower; live is 0 where no master answers any more.
+func (a *agent) scoreBy(ctx context.Context, version uint64, seen lead, live uint64, force bool) {
 	seen.latest = max(seen.latest, live)
-	if !seen.lost(version) {
-		return followerScore(version, seen.latest)
+	switch {
+	case !seen.lost(version):
+		a.setScore(ctx, followerScore(version, seen.latest), force)
+	case a.call.Params.String("older_metadata") == olderAccept:
+		a.setScore(ctx, scoreLast, force)
+	default:
+		a.notPromotable(ctx, seen.words(version), briefLost, force)
 	}
-	a.call.Log.Info("no promotion score: " + seen.words(version))
-	if a.call.Params.String("older_metadata") == olderAccept {
-		return scoreLast
-	}
-	return 0
 }
 
 // masterVersion asks the master at the service address how far it is.
@@ -299,10 +298,9 @@ func (a *agent) scoreAtStart(ctx context.Context, known history, masterElsewhere
 	case !ok && a.mayInitialize(own, logger, known):
 		a.setScore(ctx, scoreLast, true)
 	case !ok:
-		a.call.Log.Info("no promotion score: " + why)
-		a.setScore(ctx, 0, true)
+		a.notPromotable(ctx, why, known.brief(own, logger), true)
 	case live > 0 || seen.lost(version):
-		a.setScore(ctx, a.followingScore(version, seen, live), true)
+		a.scoreBy(ctx, version, seen, live, true)
 	case !masterElsewhere && !useLogger && a.ownsAll(own, known):
 		a.setScore(ctx, scoreOwner, true)
 	case masterElsewhere:

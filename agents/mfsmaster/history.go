@@ -124,6 +124,29 @@ func (h history) best(own, logger copyOf) (useLogger, ok bool, why string) {
 	return false, false, "the master's copy " + h.words(own) + ", the metalogger's copy " + h.words(logger)
 }
 
+// brief is words without numbers, so that an attribute with it changes seldom.
+func (h history) brief(own, logger copyOf) string {
+	of := func(c copyOf) string {
+		switch h.place(c) {
+		case unusable:
+			if c.exists {
+				return "incomplete"
+			}
+			return "empty"
+		case alien:
+			return "of another file system"
+		case astray:
+			return "of an ended epoch"
+		case current, behind:
+		}
+		return "usable"
+	}
+	return "not promotable: master's copy " + of(own) + ", metalogger's " + of(logger)
+}
+
+// briefLost is the same for a copy that has not followed the master.
+const briefLost = "not promotable: copy lacks what the master had"
+
 func (h history) words(c copyOf) string {
 	switch h.place(c) {
 	case unusable:

@@ -141,3 +141,13 @@ func TestAFollowerThatLacksWhatTheMasterHadIsNotPromoted(t *testing.T) {
 	require.Equal(t, lead{epoch: 3, fork: 400, latest: 500}, seen.next(known, 500, settled), "the master was put back by hand")
 	require.Equal(t, uint64(1000), seen.next(known, 1000, -time.Hour).before, "the clock was set back")
 }
+
+func TestWhyANodeIsNoCandidateIsToldWithoutNumbers(t *testing.T) {
+	h := history{MetaID: 7, Version: 500, Epoch: 3, Fork: 400}
+	for want, c := range map[string][2]copyOf{
+		"not promotable: master's copy of an ended epoch, metalogger's empty":           {{exists: true, metaID: 7, version: 450, epoch: 2}, {}},
+		"not promotable: master's copy of another file system, metalogger's incomplete": {{exists: true, metaID: 8}, {exists: true, broken: "no usable metadata file"}},
+	} {
+		require.Equal(t, want, h.brief(c[0], c[1]))
+	}
+}

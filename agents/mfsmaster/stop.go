@@ -22,6 +22,7 @@ func stop(ctx context.Context, a *agent) error {
 			if err := a.tools().DeleteScore(ctx); err != nil {
 				a.call.Log.Warn(err.Error())
 			}
+			a.publish(ctx, copyAttribute, "")
 		}
 		return a.stopFollower(ctx)
 	}
