@@ -69,6 +69,9 @@ func promote(ctx context.Context, a *agent) error {
 // is of.
 func (a *agent) takeNewest(ctx context.Context, known history) (next history, epoch uint64, err error) {
 	own, logger := a.copies()
+	// Where the record was lost the marks remain, and those of nodes that are off just now: to count from
+	// the beginning would give them the number of an epoch that they have not seen.
+	last := max(known.Epoch, own.epoch, logger.epoch)
 	useLogger, ok, why := known.best(own, logger)
 	if !ok && a.mayInitialize(own, logger, known) {
 		// bringUp makes it. A mark that is left of files which were taken out would place it wrongly.
@@ -106,7 +109,7 @@ func (a *agent) takeNewest(ctx context.Context, known history) (next history, ep
 		return known, 0, err
 	}
 	next = known
-	next.Epoch++
+	next.Epoch = last + 1
 	next.Fork = own.version
 	if next.MetaID == 0 {
 		next.MetaID = own.metaID
