@@ -127,7 +127,7 @@ func (a *agent) scoreWhileFollowing(ctx context.Context, known history) (masterL
 		version = logger.version
 	}
 	if live != 0 || seen.latest != 0 {
-		a.scoreBy(ctx, version, seen, live, a.call.Env.Probe)
+		a.scoreBy(ctx, version, known, seen, live, a.call.Env.Probe)
 	}
 	return masterLives
 }
@@ -154,14 +154,17 @@ func (a *agent) lead(known history) lead {
 	return l
 }
 
-// scoreBy sets the score of a follower; live is 0 where no master answers any more.
-func (a *agent) scoreBy(ctx context.Context, version uint64, seen lead, live uint64, force bool) {
+// scoreBy sets the score of a follower; live is 0 where no master answers any more. What a promotion
+// would refuse has none, so that the cluster tries another node first.
+func (a *agent) scoreBy(ctx context.Context, version uint64, known history, seen lead, live uint64, force bool) {
 	seen.latest = max(seen.latest, live)
 	switch {
-	case !seen.lost(version):
+	case !seen.lost(version) && version >= known.Version:
 		a.setScore(ctx, followerScore(version, seen.latest), force)
 	case a.call.Params.String("older_metadata") == olderAccept:
 		a.setScore(ctx, scoreLast, force)
+	case version < known.Version:
+		a.notPromotable(ctx, refuseOlder(plan{version: version}, known).found, briefLost, force)
 	default:
 		a.notPromotable(ctx, seen.words(version), briefLost, force)
 	}
@@ -300,7 +303,7 @@ func (a *agent) scoreAtStart(ctx context.Context, known history, masterElsewhere
 	case !ok:
 		a.notPromotable(ctx, why, known.brief(own, logger), true)
 	case live > 0 || seen.lost(version):
-		a.scoreBy(ctx, version, seen, live, true)
+		a.scoreBy(ctx, version, known, seen, live, true)
 	case !masterElsewhere && !useLogger && a.ownsAll(own, known):
 		a.setScore(ctx, scoreOwner, true)
 	case masterElsewhere:
