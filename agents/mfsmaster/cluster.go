@@ -44,6 +44,18 @@ func (a *agent) known(ctx context.Context) (history, error) {
 	if !a.inCluster() {
 		return a.recorded()
 	}
+	h, err := a.query(ctx)
+	if err != nil {
+		return history{}, err
+	}
+	if err := a.note(h); err != nil {
+		a.call.Log.Debug(err.Error())
+	}
+	return h, nil
+}
+
+// query reads the cluster property.
+func (a *agent) query(ctx context.Context) (history, error) {
 	ctx, cancel := context.WithTimeout(ctx, clusterLimit)
 	defer cancel()
 	res, err := a.run.Run(ctx, "crm_attribute", "--type", "crm_config", "--name", a.property(), "--query", "--quiet")
@@ -62,9 +74,6 @@ func (a *agent) known(ctx context.Context) (history, error) {
 		}
 	}
 	h.property = a.property()
-	if err := a.note(h); err != nil {
-		a.call.Log.Debug(err.Error())
-	}
 	return h, nil
 }
 
@@ -93,9 +102,16 @@ func (a *agent) record(ctx context.Context, h history) error {
 	return nil
 }
 
-// note keeps a copy of the history for monitors, which start no child. It ends with this boot.
+// note keeps a copy of the history for monitors, which seldom start a child. It ends with this boot.
 func (a *agent) note(h history) error {
-	return a.keep("history", h.String())
+	if err := a.keep("history", h.String()); err != nil {
+		return err
+	}
+	f, err := a.recordFile("history")
+	if err != nil {
+		return err
+	}
+	return os.Chtimes(f, time.Time{}, a.now())
 }
 
 func (a *agent) keep(what, text string) error {
@@ -122,8 +138,11 @@ func (a *agent) kept(what string) string {
 }
 
 // recordAge is how long ago this node has last read or written the cluster's record.
-func (a *agent) recordAge() time.Duration {
-	f, err := a.recordFile("history")
+func (a *agent) recordAge() time.Duration { return a.keptAge("history") }
+
+// keptAge is how long ago something else was kept last.
+func (a *agent) keptAge(what string) time.Duration {
+	f, err := a.recordFile(what)
 	if err != nil {
 		return 0
 	}
@@ -153,6 +172,15 @@ func (a *agent) recorded() (history, error) {
 	return h, nil
 }
 
+// recalled is this node's copy of the history, or the cluster's where this node has none: what could
+// not be written is not known until it has been read again.
+func (a *agent) recalled(ctx context.Context) (history, error) {
+	if a.kept("history") == "" {
+		return a.known(ctx)
+	}
+	return a.recorded()
+}
+
 // ledger remembers what the cluster was told, so that monitors start a child on changes only.
 func (a *agent) ledger() pacemaker.Ledger {
 	boot, _ := pacemaker.BootID("/")
@@ -169,11 +197,25 @@ func (a *agent) setScore(ctx context.Context, score int, force bool) {
 	if _, err := a.tools().KeepScore(ctx, a.ledger(), score, force); err != nil {
 		a.call.Log.Warn(err.Error())
 	}
+	if score > 0 {
+		a.publish(ctx, copyAttribute, "")
+	}
 }
 
-// publish sets a node attribute; crm_mon -A shows it.
+// notPromotable takes the promotion score away and shows why: nothing else tells an operator that the
+// cluster does not even try to promote this node.
+func (a *agent) notPromotable(ctx context.Context, why, brief string, force bool) {
+	a.call.Log.Info("no promotion score: " + why)
+	a.setScore(ctx, 0, force)
+	a.publish(ctx, copyAttribute, brief)
+}
+
+// copyAttribute is the end of the name of the attribute.
+const copyAttribute = "copy"
+
+// publish sets a node attribute, or removes it where the value is empty; crm_mon -A shows it.
 func (a *agent) publish(ctx context.Context, name, value string) {
-	if !a.inCluster() {
+	if !a.inCluster() || value == "" && a.ledger().Unset(a.property()+"-"+name) {
 		return
 	}
 	if _, err := a.tools().KeepAttribute(ctx, a.ledger(), a.property()+"-"+name, value, false); err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"baton/agents/internal/mfsmeta"
 	"baton/agents/internal/mfsproto"
@@ -51,34 +52,122 @@ func (a *agent) monitorFollower(ctx context.Context) (ocf.State, error) {
 	if err != nil {
 		return ocf.Running, err
 	}
+	if !a.call.Env.Probe {
+		known = a.upToDate(ctx, known)
+	}
 	a.call.Note("mfsmetalogger (pid %d) runs in %s", p.PID, a.logger.dataDir)
-	a.scoreWhileFollowing(ctx, known)
+	if masterLives := a.scoreWhileFollowing(ctx, known); masterLives && !a.call.Env.Probe {
+		return ocf.Running, a.missedPromotion(known)
+	}
 	return ocf.Running, nil
 }
 
+// upToDate reads the cluster's record anew when this node has not heard of it for long: a
+// notification that failed, or that was not sent in maintenance, does not come again. A record that
+// is gone says nothing about the master that is followed.
+func (a *agent) upToDate(ctx context.Context, known history) history {
+	if !a.inCluster() || a.kept("history") != "" && a.recordAge() <= recordEvery {
+		return known
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.patience())
+	defer cancel()
+	now, err := a.query(ctx)
+	if err != nil {
+		a.call.Log.Warn(err.Error())
+		return known
+	}
+	if now.MetaID == 0 {
+		now = known
+	}
+	if err := a.note(now); err != nil {
+		a.call.Log.Debug(err.Error())
+	}
+	return now
+}
+
+// missedAfter is how long a master of another epoch has served before its followers must have been
+// told. A promotion that has not ended yet may still be taken back.
+const missedAfter = time.Minute
+
+// missedPromotion finds a metalogger whose copy is marked with another epoch than that of the master
+// that it follows: it counts for nothing. A start sets that copy aside and marks the next.
+func (a *agent) missedPromotion(known history) error {
+	epoch, err := readEpoch(a.logger.dataDir)
+	if err != nil || known.MetaID == 0 || epoch == known.Epoch {
+		return nil //nolint:nilerr // the copy of such a mark has no score, and that says why
+	}
+	if err := a.keep("missed", fmt.Sprintf("%d %d", epoch, known.Epoch)); err != nil {
+		a.call.Log.Debug(err.Error())
+		return nil
+	}
+	if a.keptAge("missed") < missedAfter {
+		return nil
+	}
+	return a.fail(ocf.Failed, fmt.Sprintf("the metalogger in %s is of epoch %d, the cluster in epoch %d", a.logger.dataDir, epoch, known.Epoch),
+		"to have been notified of the promotion", ocf.Recovered)
+}
+
 // scoreWhileFollowing brings the promotion score up to date, by the ends of the files alone.
-// Without an answer of a master the score stays what it was when there was one: the moment in which
-// nobody can be asked is the one in which the score decides.
-func (a *agent) scoreWhileFollowing(ctx context.Context, known history) {
+// Where nobody has seen a master of this epoch, the score stays what it is: the moment in which nobody
+// can be asked is the one in which the score decides.
+func (a *agent) scoreWhileFollowing(ctx context.Context, known history) (masterLives bool) {
+	seen, live := a.compareLead(ctx, known)
+	masterLives = live != 0
 	own, logger := a.copies()
 	useLogger, ok, why := known.best(own, logger)
 	if !ok && a.mayInitialize(own, logger, known) {
-		return
+		return masterLives
 	}
 	if !ok {
-		a.call.Log.Info("no promotion score: " + why)
-		a.setScore(ctx, 0, a.call.Env.Probe)
-		return
-	}
-	live, err := a.masterVersion(ctx)
-	if err != nil || live == 0 {
-		return
+		a.notPromotable(ctx, why, known.brief(own, logger), a.call.Env.Probe)
+		return masterLives
 	}
 	version := own.version
 	if useLogger {
 		version = logger.version
 	}
-	a.setScore(ctx, followerScore(version, live), a.call.Env.Probe)
+	if live != 0 || seen.latest != 0 {
+		a.scoreBy(ctx, version, known, seen, live, a.call.Env.Probe)
+	}
+	return masterLives
+}
+
+// compareLead asks the master how far it is, and remembers it. live is 0 where none answers.
+func (a *agent) compareLead(ctx context.Context, known history) (seen lead, live uint64) {
+	live, err := a.masterVersion(ctx)
+	if err != nil || live == 0 {
+		return a.lead(known), 0
+	}
+	seen = a.lead(known).next(known, live, a.keptAge("lead"))
+	if err := a.keep("lead", seen.String()); err != nil {
+		a.call.Log.Debug(err.Error())
+	}
+	return seen, live
+}
+
+// lead is what this node has seen, in this boot, of the present epoch's master.
+func (a *agent) lead(known history) lead {
+	l := parseLead(a.kept("lead"))
+	if !l.of(known) {
+		return lead{}
+	}
+	return l
+}
+
+// scoreBy sets the score of a follower; live is 0 where no master answers any more. What a promotion
+// would refuse has none, so that the cluster tries another node first.
+func (a *agent) scoreBy(ctx context.Context, version uint64, known history, seen lead, live uint64, force bool) {
+	seen.latest = max(seen.latest, live)
+	switch {
+	case !seen.lost(version) && version >= known.Version:
+		a.setScore(ctx, followerScore(version, seen.latest), force)
+	case a.call.Params.String("older_metadata") == olderAccept:
+		a.setScore(ctx, scoreLast, force)
+	case version < known.Version:
+		a.notPromotable(ctx, refuseOlder(plan{version: version}, known).found, briefLost, force)
+	default:
+		a.notPromotable(ctx, seen.words(version), briefLost, force)
+	}
 }
 
 // masterVersion asks the master at the service address how far it is.
@@ -207,14 +296,14 @@ func (a *agent) scoreAtStart(ctx context.Context, known history, masterElsewhere
 	if useLogger {
 		version = logger.version
 	}
-	switch live, err := a.masterVersion(ctx); {
+	seen, live := a.compareLead(ctx, known)
+	switch {
 	case !ok && a.mayInitialize(own, logger, known):
 		a.setScore(ctx, scoreLast, true)
 	case !ok:
-		a.call.Log.Info("no promotion score: " + why)
-		a.setScore(ctx, 0, true)
-	case err == nil && live > 0:
-		a.setScore(ctx, followerScore(version, live), true)
+		a.notPromotable(ctx, why, known.brief(own, logger), true)
+	case live > 0 || seen.lost(version):
+		a.scoreBy(ctx, version, known, seen, live, true)
 	case !masterElsewhere && !useLogger && a.ownsAll(own, known):
 		a.setScore(ctx, scoreOwner, true)
 	case masterElsewhere:
@@ -225,11 +314,24 @@ func (a *agent) scoreAtStart(ctx context.Context, known history, masterElsewhere
 }
 
 // ownsAll says that the node's own copy is that of the present epoch's master, whole: nobody else can
-// have more. After a reboot that is certain only if every change was synced. What was taken over from
-// the metalogger for a promotion that failed is a follower's copy wherever it lies.
+// have more. What was taken over from the metalogger for a promotion that failed is a follower's copy
+// wherever it lies.
 func (a *agent) ownsAll(own copyOf, known history) bool {
-	return known.MetaID != 0 && known.place(own) == current && !a.adopted() &&
-		(a.call.Params.String("durability") == durabilitySync || a.kept("seen") != "")
+	if known.MetaID == 0 || known.place(own) != current || a.adopted() {
+		return false
+	}
+	_, seen, here := parseSeen(a.kept("seen"))
+	_, deep, _ := parseSeen(a.kept("deep"))
+	mode, err := a.config.Number("CHANGELOG_SAVE_MODE", 0)
+	if err != nil {
+		mode = 0
+	}
+	h, err := mfsmeta.ReadHeader(filepath.Join(a.dataDir, cleanName))
+	return estate{
+		version: own.version, served: max(seen, deep, known.Version),
+		here: here, synced: a.call.Params.String("durability") == durabilitySync,
+		written: mode >= 1, clean: err == nil && h.Version == own.version,
+	}.whole()
 }
 
 // mayInitialize says that a promotion would make the file system: nobody in the cluster has one.
@@ -301,6 +403,8 @@ func (a *agent) follow(ctx context.Context, known history) error {
 		if err := writeEpoch(a.logger.dataDir, known.Epoch); err != nil {
 			return a.unreadable(err)
 		}
+	} else if err := a.trimLogger(); err != nil {
+		return err
 	}
 	a.call.Waiting("mfsmetalogger to start")
 	defer a.call.Waiting("")
@@ -320,6 +424,38 @@ func (a *agent) follow(ctx context.Context, known history) error {
 			return a.fail(ocf.Failed, "mfsmetalogger ended while starting", "a running metalogger", "see its log")
 		}
 	}
+}
+
+// trimLogger cuts off what a metalogger that was killed left behind the last whole change of its
+// changelogs. It appends to the same file when it starts, and glues its next line to the fragment:
+// that reads as another change, of another history.
+func (a *agent) trimLogger() error {
+	inv, err := mfsmeta.List(a.logger.dataDir)
+	if err != nil {
+		return a.unreadable(err)
+	}
+	var torn []mfsmeta.Log
+	for _, l := range inv.Logs {
+		if l.Torn && l.Err == nil {
+			torn = append(torn, l)
+		}
+	}
+	if len(torn) == 0 {
+		return nil
+	}
+	scan, err := mfsmeta.ScanLogs(inv.Dir, torn, 0)
+	if err != nil {
+		return a.unreadable(err)
+	}
+	v := a.newArchive("torn changelogs of the metalogger")
+	for _, t := range scan.Tears {
+		a.call.Log.Warn(fmt.Sprintf("%s: %d bytes behind its last whole change are cut off", t.Path, t.Cut()))
+		if err := a.trim(v, t); err != nil {
+			return err
+		}
+	}
+	a.pruneArchive(v)
+	return nil
 }
 
 // loggerDir checks the metalogger's directory as the master's own.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // history is what the cluster remembers of the file system, so that an old copy cannot pass for
@@ -123,6 +124,29 @@ func (h history) best(own, logger copyOf) (useLogger, ok bool, why string) {
 	return false, false, "the master's copy " + h.words(own) + ", the metalogger's copy " + h.words(logger)
 }
 
+// brief is words without numbers, so that an attribute with it changes seldom.
+func (h history) brief(own, logger copyOf) string {
+	of := func(c copyOf) string {
+		switch h.place(c) {
+		case unusable:
+			if c.exists {
+				return "incomplete"
+			}
+			return "empty"
+		case alien:
+			return "of another file system"
+		case astray:
+			return "of an ended epoch"
+		case current, behind:
+		}
+		return "usable"
+	}
+	return "not promotable: master's copy " + of(own) + ", metalogger's " + of(logger)
+}
+
+// briefLost is the same for a copy that has not followed the master.
+const briefLost = "not promotable: copy lacks what the master had"
+
 func (h history) words(c copyOf) string {
 	switch h.place(c) {
 	case unusable:
@@ -158,6 +182,27 @@ const (
 	scoreLast = 1
 )
 
+// estate is what is known of a master that has ended, and of the copy that it left.
+type estate struct {
+	// version is how far its copy reaches, served the highest version that it is known to have served.
+	version, served uint64
+	// here: it served in this boot of the node.
+	here bool
+	// synced: each change was on the disk before it was acknowledged. written: each change was given to
+	// the kernel at once, so that it outlives the process. clean: the master saved all it had.
+	synced, written, clean bool
+}
+
+// whole says that the copy has all that the master acknowledged. A master whose disk was full has
+// acknowledged what it could not write, and one that leaves its changes to a child that writes them
+// later has lost what the child did not come to: both are seen at followers that have more.
+func (e estate) whole() bool {
+	if e.version < e.served {
+		return false
+	}
+	return e.synced || e.here && (e.written || e.clean)
+}
+
 // followerScore is the promotion score of a node whose best usable copy has the given version, by
 // the version of the running master. A follower is behind by what has not been flushed yet, which
 // changes all the time: so the score falls with the magnitude of the distance alone, and is
@@ -169,6 +214,58 @@ func followerScore(version, live uint64) int {
 		magnitude++
 	}
 	return max(scoreFollower-scoreStep*magnitude, scoreLast)
+}
+
+// lead is how far a follower has seen the master of an epoch. A metalogger that cannot connect, or is
+// still downloading, leaves a copy that belongs to the cluster's history and lacks minutes of it.
+type lead struct {
+	// epoch and fork are those of the master.
+	epoch, fork uint64
+	// before is a version that it had reached when settled, at least, had passed until latest was seen.
+	before, latest uint64
+}
+
+// settled is the time after which a follower has what the master had: a metalogger writes once a
+// second.
+const settled = 10 * time.Second
+
+// maxLag is the distance at which a follower is not waited for that long: at the highest rates that
+// were measured, some ten seconds.
+const maxLag = 1 << 16
+
+// of says that the lead is that of the present epoch's master.
+func (l lead) of(known history) bool { return l.epoch == known.Epoch && l.fork == known.Fork }
+
+// next takes in the version that the master has now; age is the time since the last change of the lead.
+func (l lead) next(known history, live uint64, age time.Duration) lead {
+	if !l.of(known) || live < l.latest {
+		return lead{epoch: known.Epoch, fork: known.Fork, latest: live}
+	}
+	if age >= 0 && age < settled {
+		return l
+	}
+	return lead{epoch: known.Epoch, fork: known.Fork, before: l.latest, latest: live}
+}
+
+// lost says that a promotion of a copy with this version would lose more than what a follower is
+// behind at any time.
+func (l lead) lost(version uint64) bool {
+	return version < l.before || l.latest > version && l.latest-version > maxLag
+}
+
+func (l lead) words(version uint64) string {
+	return fmt.Sprintf("the copy has version %d, the master of this epoch had %d when it was seen last", version, max(l.before, l.latest))
+}
+
+func (l lead) String() string { return fmt.Sprintf("%d %d %d %d", l.epoch, l.fork, l.before, l.latest) }
+
+// parseLead reads what String writes; anything else is a lead of nobody.
+func parseLead(text string) lead {
+	var l lead
+	if n, _ := fmt.Sscanf(text, "%d %d %d %d", &l.epoch, &l.fork, &l.before, &l.latest); n != 4 {
+		return lead{}
+	}
+	return l
 }
 
 // coldScore is the promotion score while there is no master, by the cluster's record.

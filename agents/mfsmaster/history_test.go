@@ -2,6 +2,7 @@ package main
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -90,8 +91,8 @@ func TestScoresOrderNodesByWhatTheyWouldLose(t *testing.T) {
 	for name, pair := range map[string][2]int{
 		"serving beats following":                     {scoreServing, followerScore(1000, 1000)},
 		"a second behind counts as level":             {followerScore(1000, 5000) + 1, followerScore(5000, 5000)},
-		"far behind loses":                            {followerScore(90000, 100000), followerScore(10000, 100000)},
-		"any follower beats a copy from a cold start": {followerScore(1, 1<<20), coldScore(1<<40, known)},
+		"far behind loses":                            {followerScore(90000, 100000), followerScore(50000, 100000)},
+		"any follower beats a copy from a cold start": {followerScore(1, maxLag), coldScore(1<<40, known)},
 		"cold: each change counts":                    {coldScore(1001, known), coldScore(1000, known)},
 		"cold: older loses":                           {coldScore(1000, known), coldScore(999, known)},
 		"cold: far older loses":                       {coldScore(900, known), coldScore(1, history{Version: 1 << 50})},
@@ -101,4 +102,52 @@ func TestScoresOrderNodesByWhatTheyWouldLose(t *testing.T) {
 	}
 	require.Less(t, scoreServing, 1000000, "below INFINITY")
 	require.Equal(t, followerScore(1000, 1000), followerScore(2000, 1000), "ahead of what the master said a moment ago")
+}
+
+func TestAMasterThatHasEndedIsPreferredOnlyIfItsCopyIsWhole(t *testing.T) {
+	for name, c := range map[string]struct {
+		estate
+		want bool
+	}{
+		"synced, after a power cut":                      {estate{version: 100, served: 90, synced: true}, true},
+		"synced, but the disk was full":                  {estate{version: 80, served: 90, synced: true, written: true, here: true}, false},
+		"written at once, killed":                        {estate{version: 100, served: 90, written: true, here: true}, true},
+		"written at once, after a power cut":             {estate{version: 100, served: 90, written: true}, false},
+		"written later, killed":                          {estate{version: 100, served: 90, here: true}, false},
+		"written later, stopped":                         {estate{version: 100, served: 90, here: true, clean: true}, true},
+		"written later, stopped, after a power cut":      {estate{version: 100, served: 90, clean: true}, false},
+		"stopped, but older files were put in its place": {estate{version: 80, served: 90, here: true, clean: true}, false},
+	} {
+		require.Equal(t, c.want, c.whole(), name)
+	}
+}
+
+func TestAFollowerThatLacksWhatTheMasterHadIsNotPromoted(t *testing.T) {
+	known := history{MetaID: 7, Version: 400, Epoch: 3, Fork: 400}
+	l := lead{}.next(known, 410, 0)
+	require.False(t, l.lost(400), "just promoted: it may be downloading")
+	require.True(t, l.next(known, 1000, settled).lost(400), "its epoch has gone on without this copy")
+	require.False(t, l.next(known, 1000, settled-1).lost(400))
+	require.False(t, l.next(known, 1000, settled).lost(410))
+	require.True(t, lead{}.next(known, 400+maxLag+1, 0).lost(400), "so much is not lost in a second")
+
+	seen := l.next(known, 1000, settled)
+	require.Equal(t, seen, parseLead(seen.String()))
+	require.Zero(t, parseLead("?"))
+	after := known
+	after.Epoch, after.Fork = 4, 900
+	require.False(t, seen.of(after))
+	require.Equal(t, lead{epoch: 4, fork: 900, latest: 905}, seen.next(after, 905, settled), "another master")
+	require.Equal(t, lead{epoch: 3, fork: 400, latest: 500}, seen.next(known, 500, settled), "the master was put back by hand")
+	require.Equal(t, uint64(1000), seen.next(known, 1000, -time.Hour).before, "the clock was set back")
+}
+
+func TestWhyANodeIsNoCandidateIsToldWithoutNumbers(t *testing.T) {
+	h := history{MetaID: 7, Version: 500, Epoch: 3, Fork: 400}
+	for want, c := range map[string][2]copyOf{
+		"not promotable: master's copy of an ended epoch, metalogger's empty":           {{exists: true, metaID: 7, version: 450, epoch: 2}, {}},
+		"not promotable: master's copy of another file system, metalogger's incomplete": {{exists: true, metaID: 8}, {exists: true, broken: "no usable metadata file"}},
+	} {
+		require.Equal(t, want, h.brief(c[0], c[1]))
+	}
 }

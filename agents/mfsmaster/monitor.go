@@ -157,6 +157,17 @@ func parseSeen(text string) (id, version uint64, ok bool) {
 // transition anew. Starts, stops and promotions record it in any case.
 const recordEvery = 5 * time.Minute
 
+// recordFirst is the same for the first record of an epoch over metaloggers. Until then a copy that ends
+// at the fork may be promoted, so that a follower has time to download.
+const recordFirst = 30 * time.Second
+
+func (a *agent) recordPause(known history) time.Duration {
+	if a.mode == modeMetaloggers && known.Version <= known.Fork {
+		return recordFirst
+	}
+	return recordEvery
+}
+
 // deepLook counts the chunk servers, and records how far the metadata have come.
 func (a *agent) deepLook(ctx context.Context, s sighting) error {
 	_, before, _ := parseSeen(a.kept("deep"))
@@ -169,8 +180,11 @@ func (a *agent) deepLook(ctx context.Context, s sighting) error {
 	if a.mode == modeMetaloggers {
 		reached = before
 	}
-	known, err := a.recorded()
-	if err == nil && known.MetaID == s.module.MetaID && reached > known.Version && a.recordAge() > recordEvery &&
+	known, err := a.recalled(ctx)
+	if err != nil {
+		a.call.Log.Warn(err.Error())
+	}
+	if err == nil && known.MetaID != 0 && known.MetaID == s.module.MetaID && reached > known.Version && a.recordAge() > a.recordPause(known) &&
 		(a.mode != modeMetaloggers || a.ofEpoch(known)) {
 		known.Version = reached
 		if err := a.record(ctx, known); err != nil {

@@ -322,11 +322,11 @@ func checkHistory(m material, ap approach, s mfsmeta.Scan) *refusal {
 		r.found = fmt.Sprintf("two histories: change %d differs between %s and %s", s.Fork.ID, filepath.Base(s.Fork.A), filepath.Base(s.Fork.B))
 		r.do = "move the changelogs of the wrong one out of " + m.own.Dir
 	case len(s.Damaged) > 0:
-		r.found = fmt.Sprintf("unreadable bytes between changes in %s", strings.Join(names(s.Damaged), ", "))
+		r.found = fmt.Sprintf("unreadable bytes between changes in %s", strings.Join(shown(m, s.Damaged), ", "))
 		r.do = "replace it by the same range of a metalogger's changelogs, or move it away to go back to " + goBack(s)
 	case len(s.Disordered) > 0:
-		r.found = fmt.Sprintf("ids that repeat or go back in %s", strings.Join(names(s.Disordered), ", "))
-		r.do = "move the changelogs of another time out of " + m.own.Dir
+		r.found = fmt.Sprintf("ids that repeat or go back in %s", strings.Join(shown(m, s.Disordered), ", "))
+		r.do = "move the changelogs of another time out of " + filepath.Dir(s.Disordered[0])
 	case s.Hole != nil:
 		r.found = fmt.Sprintf("%v missing; changelogs go on to %d", s.Hole, s.Highest)
 		r.do = fmt.Sprintf("bring them from another metalogger, or move the changelogs with ids above %d away to go back to %s", s.Hole.To, goBack(s))
@@ -338,10 +338,14 @@ func checkHistory(m material, ap approach, s mfsmeta.Scan) *refusal {
 
 func goBack(s mfsmeta.Scan) string { return fmt.Sprintf("version %d", s.Next) }
 
-func names(paths []string) []string {
+// shown are the files as messages name them: those of the metalogger with their directory.
+func shown(m material, paths []string) []string {
 	var list []string
 	for _, p := range paths {
-		list = append(list, filepath.Base(p))
+		if filepath.Dir(p) == m.own.Dir {
+			p = filepath.Base(p)
+		}
+		list = append(list, p)
 	}
 	return list
 }

@@ -273,6 +273,19 @@ func TestTheStateTableOfTheData(t *testing.T) {
 	}
 }
 
+func TestAFileOfTheMetaloggerIsNotLookedForInTheMastersDirectory(t *testing.T) {
+	logger := inventory(t, files{"changelog_ml.0.mfs": changes(50, 90) + changes(80, 120)})
+	_, r := decideOn(t, material{own: inventory(t, files{"metadata.mfs": meta(101, 7), "changelog.1.mfs": changes(50, 100)}), logger: &logger})
+	require.NotNil(t, r)
+	require.Contains(t, r.found, "ids that repeat or go back in "+logger.Dir+"/changelog_ml.0.mfs")
+	require.Contains(t, r.do, "out of "+logger.Dir)
+
+	logger = inventory(t, files{"changelog_ml.0.mfs": changes(50, 90) + "91: 17\x00\n" + changes(91, 120)})
+	_, r = decideOn(t, material{own: inventory(t, files{"metadata.mfs": meta(101, 7), "changelog.1.mfs": changes(50, 100)}), logger: &logger})
+	require.NotNil(t, r)
+	require.Contains(t, r.found, "in "+logger.Dir+"/changelog_ml.0.mfs")
+}
+
 func TestABaseThatFailedIsNotTriedAgainAndMayCostNothing(t *testing.T) {
 	own := inventory(t, files{"metadata.mfs": meta(101, 7), "metadata.mfs.back.1": meta(50, 7), "changelog.1.mfs": changes(50, 100)})
 	m := material{own: own, failed: []string{filepath.Join(own.Dir, "metadata.mfs")}, known: history{MetaID: 7, Version: 101}}

@@ -69,6 +69,9 @@ func promote(ctx context.Context, a *agent) error {
 // is of.
 func (a *agent) takeNewest(ctx context.Context, known history) (next history, epoch uint64, err error) {
 	own, logger := a.copies()
+	// Where the record was lost the marks remain, and those of nodes that are off just now: to count from
+	// the beginning would give them the number of an epoch that they have not seen.
+	last := max(known.Epoch, own.epoch, logger.epoch)
 	useLogger, ok, why := known.best(own, logger)
 	if !ok && a.mayInitialize(own, logger, known) {
 		// bringUp makes it. A mark that is left of files which were taken out would place it wrongly.
@@ -80,6 +83,15 @@ func (a *agent) takeNewest(ctx context.Context, known history) (next history, ep
 	if !ok {
 		return known, 0, a.fail(ocf.Failed, "no copy that may be promoted: "+why, "metadata of the cluster's present history",
 			"let a node with newer metadata be promoted; for the steps by hand see docs/mfs.md, promoting by hand")
+	}
+	// What cannot be promoted anyway is not moved about. The ends of the files may promise more than
+	// they hold: so the same is asked again when they have been read.
+	chosen := own
+	if useLogger {
+		chosen = logger
+	}
+	if err := a.newEnough(chosen.version, known); err != nil {
+		return known, 0, err
 	}
 	if useLogger {
 		if err := a.markAdopted(); err != nil {
@@ -93,26 +105,43 @@ func (a *agent) takeNewest(ctx context.Context, known history) (next history, ep
 		}
 		own = surveyCopy(a.dataDir)
 	}
-	// A new epoch shuts out every copy that goes beyond its fork: it must not begin with one that is
-	// known to be too old.
-	if own.version < known.Version && a.call.Params.String("older_metadata") != olderAccept {
-		return known, 0, refuseOlder(plan{version: own.version}, known).error(a.dataDir)
+	if err := a.newEnough(own.version, known); err != nil {
+		return known, 0, err
 	}
 	next = known
-	next.Epoch++
+	next.Epoch = last + 1
 	next.Fork = own.version
 	if next.MetaID == 0 {
 		next.MetaID = own.metaID
 	}
+	// First the record, then the mark: a node that loses its power in between holds a copy of the epoch
+	// before that ends at the fork. The other way round its copy would pass for one of the epoch that
+	// another node begins then.
+	if next.MetaID != 0 {
+		if err := a.record(ctx, next); err != nil {
+			return known, 0, err
+		}
+	}
 	if err := writeEpoch(a.dataDir, next.Epoch); err != nil {
 		return known, 0, a.unreadable(err)
 	}
-	if next.MetaID != 0 {
-		if err := a.record(ctx, next); err != nil {
-			return known, 0, errors.Join(err, writeEpoch(a.dataDir, own.epoch))
-		}
-	}
 	return next, own.epoch, nil
+}
+
+// newEnough: a new epoch shuts out every copy that goes beyond its fork, so that it must not begin with
+// one that is known to be too old.
+func (a *agent) newEnough(version uint64, known history) error {
+	if a.call.Params.String("older_metadata") == olderAccept {
+		return nil
+	}
+	if version < known.Version {
+		return refuseOlder(plan{version: version}, known).error(a.dataDir)
+	}
+	if seen := a.lead(known); seen.lost(version) {
+		return a.fail(ocf.Failed, seen.words(version), "a copy that has followed it",
+			"let the node of that master be promoted; to lose the difference for good set older_metadata=accept")
+	}
+	return nil
 }
 
 // takeBack ends an epoch whose master did not come up: else it would shut out the copy of the node
@@ -131,11 +160,12 @@ func (a *agent) takeBack(ctx context.Context, known, next history, epoch uint64)
 	if surveyCopy(a.dataDir).version > next.Fork {
 		return
 	}
-	if err := a.record(ctx, known); err != nil {
+	// Here the mark comes first, for the same reason.
+	if err := writeEpoch(a.dataDir, epoch); err != nil {
 		a.call.Log.Warn(err.Error())
 		return
 	}
-	if err := writeEpoch(a.dataDir, epoch); err != nil {
+	if err := a.record(ctx, known); err != nil {
 		a.call.Log.Warn(err.Error())
 	}
 }
@@ -303,9 +333,8 @@ func (a *agent) turnToNewMaster(ctx context.Context) error {
 	if err := a.follow(ctx, known); err != nil {
 		return err
 	}
-	own, logger := a.copies()
-	if _, ok, _ := known.best(own, logger); !ok {
-		a.setScore(ctx, 0, true)
-	}
+	// The score was one among copies of the epoch before; a node that has followed the new master by
+	// now has more than this one.
+	a.scoreWhileFollowing(ctx, known)
 	return nil
 }

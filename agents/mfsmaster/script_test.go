@@ -22,6 +22,9 @@ func TestMain(m *testing.M) {
 		"agent":          main,
 		"mfsmaster":      fakeMaster,
 		"mfsmetarestore": fakeRestore,
+		"mfsmetalogger":  fakeMetalogger,
+		"crm_attribute":  fakeCluster,
+		"attrd_updater":  fakeCluster,
 	})
 }
 
@@ -38,13 +41,9 @@ func TestScripts(t *testing.T) {
 			if err := os.MkdirAll(data, 0o755); err != nil {
 				return err
 			}
-			user := "root"
-			if os.Geteuid() != 0 {
-				out, err := exec.Command("id", "-un").Output()
-				if err != nil {
-					return err
-				}
-				user = strings.TrimSpace(string(out))
+			user, err := ownName()
+			if err != nil {
+				return err
 			}
 			cfg := "DATA_PATH = " + data + "\nWORKING_USER = " + user + "\nCHANGELOG_SAVE_MODE = 2\nMATOCL_LISTEN_PORT = " + port + "\n"
 			if err := os.WriteFile(filepath.Join(env.WorkDir, "mfsmaster.cfg"), []byte(cfg), 0o644); err != nil {
@@ -72,6 +71,15 @@ func TestScripts(t *testing.T) {
 	})
 }
 
+// ownName is the user that the tests run as.
+func ownName() (string, error) {
+	if os.Geteuid() == 0 {
+		return "root", nil
+	}
+	out, err := exec.Command("id", "-un").Output()
+	return strings.TrimSpace(string(out)), err
+}
+
 // freePort finds a port that nobody uses at the moment.
 func freePort() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -86,16 +94,22 @@ func freePort() (string, error) {
 // endFake kills the fake master that holds the lock of a script's directory.
 func endFake(t *testing.T, dir string) {
 	t.Helper()
+	endLocked(t, dir, mfsmeta.MasterLock)
+}
+
+// endLocked kills the owner of a lock.
+func endLocked(t *testing.T, dir, lock string) {
+	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); <-tick.C {
-		pid, err := mfsmeta.LockOwner(dir, mfsmeta.MasterLock)
+		pid, err := mfsmeta.LockOwner(dir, lock)
 		if err != nil || pid <= 0 {
 			return
 		}
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
-	t.Error("the fake master does not die")
+	t.Error("the owner of " + lock + " does not die")
 }
 
 // ocfCommand runs the agent and compares its exit code: ocf CODE ACTION.

@@ -22,6 +22,7 @@ func stop(ctx context.Context, a *agent) error {
 			if err := a.tools().DeleteScore(ctx); err != nil {
 				a.call.Log.Warn(err.Error())
 			}
+			a.publish(ctx, copyAttribute, "")
 		}
 		return a.stopFollower(ctx)
 	}
@@ -59,8 +60,15 @@ func (a *agent) cleanlyStopped() bool {
 // rememberStop records the version with which the master ended.
 func (a *agent) rememberStop(ctx context.Context) {
 	h, err := mfsmeta.ReadHeader(filepath.Join(a.dataDir, cleanName))
-	known, kerr := a.recorded()
-	if err != nil || kerr != nil || h.New || known.MetaID == 0 || h.MetaID != known.MetaID || h.Version <= known.Version {
+	if err != nil || h.New {
+		return
+	}
+	known, err := a.recalled(ctx)
+	if err != nil {
+		a.call.Log.Warn(err.Error())
+		return
+	}
+	if known.MetaID == 0 || h.MetaID != known.MetaID || h.Version <= known.Version {
 		return
 	}
 	if a.mode == modeMetaloggers {

@@ -218,6 +218,30 @@ func TestKill9OfTheMasterLosesNothingThatTheFollowerHad(t *testing.T) {
 	require.Less(t, p.score("a"), p.score("b"))
 }
 
+// A metalogger that was killed leaves a part of a line, and appends to it when it goes on.
+func TestATornChangelogOfAMetaloggerDoesNotBecomeAnotherHistory(t *testing.T) {
+	t.Parallel()
+	p, mnt, acked := newFollowed(t, 100)
+	acked = append(acked, p.a.create(mnt, "followed", 20)...)
+	p.follows(p.b, "b")
+	newest := filepath.Join(p.b.logger, "changelog_ml.0.mfs")
+	require.FileExists(t, newest)
+	p.b.killFollower()
+	whole := lastChange(p.b.logger)
+	f, err := os.OpenFile(newest, os.O_APPEND|os.O_WRONLY, 0)
+	require.NoError(t, err)
+	_, err = fmt.Fprintf(f, "%d: 1795261301|CREATE(1,to", whole+1)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	r := p.b.expect(ok, "start")
+	require.Contains(t, r.stderr, "bytes behind its last whole change are cut off")
+	acked = append(acked, p.a.create(mnt, "more", 50)...)
+	p.follows(p.b, "b")
+	p.a.kill()
+	p.b.expect(ok, "promote")
+	require.Empty(t, p.b.missing(mnt, acked))
+}
+
 func TestAPromotionThatFailsShutsNobodyOut(t *testing.T) {
 	t.Parallel()
 	p, mnt, _ := newFollowed(t, 30)
