@@ -45,6 +45,12 @@ func (a *agent) owner() (owner, error) {
 	return owner{uid: uid, gid: gid, home: u.HomeDir}, nil
 }
 
+func sameFile(path, other string) bool {
+	one, err1 := os.Lstat(path)
+	two, err2 := os.Lstat(other)
+	return err1 == nil && err2 == nil && os.SameFile(one, two)
+}
+
 func uidOf(path string) (int, error) {
 	info, err := os.Lstat(path)
 	if err != nil {

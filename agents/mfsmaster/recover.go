@@ -44,7 +44,61 @@ func (a *agent) gather(known history) (material, error) {
 	if m.emergency, err = a.emergencies(m); err != nil {
 		return m, err
 	}
+	if len(m.emergency) > 0 {
+		if m.continues, err = a.servedLast(known); err != nil {
+			return m, a.unreadable(err)
+		}
+	}
 	return m, nil
+}
+
+// servedMark names the node, and the epoch, in which the last master was started in this directory. At
+// each start the emergency files of the node are used or renamed before, so that one which is there
+// while the mark names this node is of just that master. Like all of the directory it goes with a
+// replicated device to the node that serves next.
+const servedMark = ".baton-served"
+
+func (a *agent) served(known history) string {
+	return fmt.Sprintf("epoch=%d node=%s", known.Epoch, a.nodeName())
+}
+
+// markServed is called before a master is started: a mark that came after it would be missing after a
+// power cut in between.
+func (a *agent) markServed(known history) error {
+	path := filepath.Join(a.dataDir, servedMark)
+	text := a.served(known) + "\n"
+	if old, err := os.ReadFile(path); err == nil && string(old) == text {
+		return nil
+	}
+	if err := atomicfile.Write(path, []byte(text), 0o644); err != nil {
+		return a.fail(ocf.Failed, err.Error(), "a writable data directory", "check owner, mode and free space")
+	}
+	return nil
+}
+
+// servedLast says that the last master in this directory was one of this node. A promotion has begun
+// the next epoch already when it recovers the metadata of the one before.
+func (a *agent) servedLast(known history) (bool, error) {
+	data, err := os.ReadFile(filepath.Join(a.dataDir, servedMark))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	now, before := known, known
+	before.Epoch = max(before.Epoch, 1) - 1
+	text := strings.TrimSpace(string(data))
+	return text == a.served(now) || text == a.served(before), nil
+}
+
+// nodeName is Pacemaker's name of this node, or its own.
+func (a *agent) nodeName() string {
+	if a.call.Env.Node != "" {
+		return a.call.Env.Node
+	}
+	name, _ := os.Hostname()
+	return name
 }
 
 // emergencies finds what a dying master saved elsewhere. mfsmaster would take such a file by
@@ -66,6 +120,8 @@ func (a *agent) emergencies(m material) ([]mfsmeta.Base, error) {
 	for _, b := range mfsmeta.Emergency(a.root, owner.home, id) {
 		uid, err := uidOf(b.Path)
 		switch {
+		case sameFile(b.Path, filepath.Join(a.dataDir, filepath.Base(b.Path))):
+			// The data directory is one of those places: what lies there is one of its own files.
 		case errors.Is(err, fs.ErrNotExist):
 		case err != nil || uid != 0 && uid != owner.uid || mfsmeta.IsLink(b.Err):
 			return nil, &ocf.Error{
@@ -163,6 +219,11 @@ func (a *agent) carryOut(ctx context.Context, p plan, how method) error {
 			return a.archiveFailed(err)
 		}
 	}
+	for _, path := range p.retire {
+		if err := a.retireEmergency(path); err != nil {
+			return err
+		}
+	}
 	copied, err := a.mergeLogs(p)
 	if err != nil {
 		return err
@@ -174,6 +235,12 @@ func (a *agent) carryOut(ctx context.Context, p plan, how method) error {
 		}
 	}
 	for _, path := range append(p.after, copied...) {
+		if filepath.Dir(path) != a.dataDir {
+			if err := a.retireEmergency(path); err != nil {
+				return err
+			}
+			continue
+		}
 		if err := v.take(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return a.archiveFailed(err)
 		}
@@ -182,6 +249,24 @@ func (a *agent) carryOut(ctx context.Context, p plan, how method) error {
 		a.call.Log.Warn(fmt.Sprintf("%s: old archives stay: %v", v.root, err))
 	}
 	return atomicfile.SyncDir(a.dataDir)
+}
+
+// retireEmergency gives an emergency file a name by which mfsmaster does not find it. It stays where it
+// is: it lies on another device, and the data directory may have no room for it, which is why it exists.
+func (a *agent) retireEmergency(path string) error {
+	next := filepath.Join(filepath.Dir(path), "baton-kept-"+a.now().UTC().Format(archiveName)+"-"+filepath.Base(path))
+	err := os.Rename(path, next)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return &ocf.Error{
+			Object: path, Found: "an emergency file that mfsmaster would restore from again cannot be renamed", Err: err,
+			Expected: "none at the next start", Do: "move it away",
+		}
+	}
+	a.call.Log.Warn(fmt.Sprintf("%s is not needed any more and was renamed to %s; remove it when you are sure", path, next))
+	return nil
 }
 
 func (a *agent) removeCopies(copied []string) {

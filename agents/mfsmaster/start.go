@@ -100,6 +100,9 @@ func (a *agent) bringUp(ctx context.Context, known history) (sighting, error) {
 		if err != nil {
 			return sighting{}, err
 		}
+		if err := a.markServed(known); err != nil {
+			return sighting{}, err
+		}
 		err = a.launch(ctx, how, p.restore)
 		if err == nil {
 			return a.confirm(ctx, p, known)
