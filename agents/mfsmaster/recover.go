@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"baton/agents/internal/atomicfile"
+	"baton/agents/internal/command"
 	"baton/agents/internal/mfsmeta"
 	"baton/ocf"
 )
@@ -159,6 +160,10 @@ func (a *agent) recoverMetadata(ctx context.Context, m material, how method) (pl
 		if !errors.As(err, &failed) {
 			return p, err
 		}
+		var told *command.Error // without it, mfsmaster succeeded and left nothing that can be used
+		if how == methodRestore && errors.As(failed.err, &told) && !blamesMetadata(failed.err) {
+			return p, a.restoreFailed(failed.err)
+		}
 		// mfsmaster could not read what looked whole. The base is set aside with the next plan,
 		// which is only taken if an older base leads to the same version.
 		a.call.Log.Error(fmt.Sprintf("%s: mfsmaster cannot restore from %s: %v", a.dataDir, p.base.Name(), failed.err))
@@ -175,6 +180,14 @@ func (a *agent) recoverMetadata(ctx context.Context, m material, how method) (pl
 				Expected: "a sound metadata file", Do: rescueHint(m),
 			}
 		}
+	}
+}
+
+// restoreFailed is about a restore that failed for another reason than what it was given to read.
+func (a *agent) restoreFailed(err error) error {
+	return &ocf.Error{
+		Object: a.dataDir, Found: "mfsmaster restore failed: " + lastWords(err), Err: err, Expected: "restored metadata",
+		Do: "see the log of mfsmaster; check free space and memory (dmesg); the metadata files are where they were",
 	}
 }
 

@@ -107,6 +107,9 @@ func (a *agent) bringUp(ctx context.Context, known history) (sighting, error) {
 		if err == nil {
 			return a.confirm(ctx, p, known)
 		}
+		if !blamesMetadata(err) {
+			return sighting{}, err
+		}
 		again, ok := a.nextBase(ctx, p, m)
 		if !ok {
 			return sighting{}, err
@@ -121,6 +124,11 @@ func (a *agent) bringUp(ctx context.Context, known history) (sighting, error) {
 func (a *agent) nextBase(ctx context.Context, p plan, m material) (next material, ok bool) {
 	if ctx.Err() != nil || p.restore || p.make {
 		return m, false // what was just restored by mfsmaster itself is not at fault
+	}
+	// mfsmaster's starting process ends before the daemon, which may still be at work on the files.
+	if err := a.shutDown(ctx); err != nil {
+		a.call.Log.Warn(err.Error())
+		return m, false
 	}
 	own, err := mfsmeta.List(a.dataDir)
 	if err != nil {
