@@ -367,10 +367,13 @@ func copyPrefix(target, path string, size int64, owner owner) error {
 	return copyNew(target, io.LimitReader(in, size), owner.uid, owner.gid, 0o640)
 }
 
+// replaced are the files that a restore makes anew, from themselves and the changelogs.
+var replaced = []string{cleanName, "metadata.mfs.back"}
+
 // restore lets MooseFS make a clean metadata.mfs, checks what came out, and puts it on the disk:
 // MooseFS itself syncs nothing.
 func (a *agent) restore(ctx context.Context, v *archive, p plan, how method) error {
-	for _, name := range []string{cleanName, "metadata.mfs.back"} {
+	for _, name := range replaced {
 		path := filepath.Join(a.dataDir, name)
 		if _, err := os.Lstat(path); err != nil {
 			continue
