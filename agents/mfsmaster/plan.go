@@ -90,6 +90,8 @@ type plan struct {
 	tears   []mfsmeta.Tear
 	restore bool
 	after   []string // files to move into the archive once the metadata are restored
+	// left are those that the master restores from while it starts, where it has no restore of its own.
+	left []string
 }
 
 const cleanName = "metadata.mfs"

@@ -155,7 +155,7 @@ func (a *agent) recoverMetadata(ctx context.Context, m material, how method) (pl
 			a.call.Log.Warn(a.dataDir + ": " + w)
 		}
 		a.call.Log.Info(fmt.Sprintf("%s: %s; version %d from %s", a.dataDir, p.row, p.version, p.base.Name()))
-		err = a.carryOut(ctx, p, how)
+		p.left, err = a.carryOut(ctx, p, how)
 		var failed *restoreError
 		if !errors.As(err, &failed) {
 			return p, err
@@ -216,38 +216,52 @@ func (e *restoreError) Error() string { return e.err.Error() }
 func (e *restoreError) Unwrap() error { return e.err }
 
 // carryOut does what the plan says. Everything that is cut off, set aside or replaced is in the
-// archive before.
-func (a *agent) carryOut(ctx context.Context, p plan, how method) error {
+// archive before. left is what mfsmaster still has to read.
+func (a *agent) carryOut(ctx context.Context, p plan, how method) (left []string, err error) {
 	if p.make {
-		return a.initialize(ctx, how)
+		return nil, a.initialize(ctx, how)
 	}
 	v := a.newArchive(fmt.Sprintf("%s, recovery of version %d", p.row, p.version))
 	for _, t := range p.trim {
 		if err := a.trim(v, t); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	for _, path := range p.aside {
 		if err := v.take(path); err != nil {
-			return a.archiveFailed(err)
+			return nil, a.archiveFailed(err)
 		}
 	}
 	for _, path := range p.retire {
 		if err := a.retireEmergency(path); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	copied, err := a.mergeLogs(p)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if p.restore {
 		if err := a.restore(ctx, v, p, how); err != nil {
 			a.removeCopies(copied)
-			return err
+			return nil, err
 		}
 	}
-	for _, path := range append(p.after, copied...) {
+	used := slices.Concat(p.after, copied)
+	if p.restore && how == methodAuto {
+		used, left = nil, used
+	}
+	if err := a.putAway(v, used); err != nil {
+		return nil, err
+	}
+	a.pruneArchive(v)
+	return left, atomicfile.SyncDir(a.dataDir)
+}
+
+// putAway takes what has been restored from out of mfsmaster's sight: a master that goes on has other
+// changes of the same ids soon.
+func (a *agent) putAway(v *archive, used []string) error {
+	for _, path := range used {
 		if filepath.Dir(path) != a.dataDir {
 			if err := a.retireEmergency(path); err != nil {
 				return err
@@ -258,10 +272,7 @@ func (a *agent) carryOut(ctx context.Context, p plan, how method) error {
 			return a.archiveFailed(err)
 		}
 	}
-	if err := v.prune(); err != nil {
-		a.call.Log.Warn(fmt.Sprintf("%s: old archives stay: %v", v.root, err))
-	}
-	return atomicfile.SyncDir(a.dataDir)
+	return nil
 }
 
 // retireEmergency gives an emergency file a name by which mfsmaster does not find it. It stays where it

@@ -94,7 +94,15 @@ func TestAUsedEmergencyFileIsNotFoundAgain(t *testing.T) {
 	a := local(t, "one", data, tmp)
 	file := filepath.Join(tmp, "metadata.mfs.emergency")
 	require.NoError(t, os.WriteFile(file, []byte(meta(900, 7)), 0o644))
-	require.NoError(t, a.carryOut(t.Context(), plan{row: rowEmergency, version: 900, after: []string{file}}, methodRestore))
+	p := plan{row: rowEmergency, version: 900, after: []string{file}, restore: true}
+	left, err := a.carryOut(t.Context(), p, methodAuto)
+	require.NoError(t, err)
+	require.Equal(t, []string{file}, left, "mfsmaster -a has yet to read it")
+	require.FileExists(t, file)
+	p.restore = false
+	left, err = a.carryOut(t.Context(), p, methodRestore)
+	require.NoError(t, err)
+	require.Empty(t, left)
 	require.Empty(t, mfsmeta.Emergency(tmp, "", 7))
 	kept, err := filepath.Glob(filepath.Join(tmp, "baton-kept-*"))
 	require.NoError(t, err)

@@ -105,7 +105,14 @@ func (a *agent) bringUp(ctx context.Context, known history) (sighting, error) {
 		}
 		err = a.launch(ctx, how, p.restore)
 		if err == nil {
-			return a.confirm(ctx, p, known)
+			s, err := a.confirm(ctx, p, known)
+			if err == nil && len(p.left) > 0 {
+				err := a.putAway(a.newArchive(fmt.Sprintf("%s, recovery of version %d", p.row, p.version)), p.left)
+				if err != nil {
+					a.call.Log.Error(err.Error()) // the master serves; the next start puts them away
+				}
+			}
+			return s, err
 		}
 		if !blamesMetadata(err) {
 			return sighting{}, err
