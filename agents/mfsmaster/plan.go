@@ -149,7 +149,7 @@ func candidates(m material) []mfsmeta.Base {
 // stays on the disk of its node while other nodes go on from what was in the data directory.
 func genuine(m material) bool {
 	saved, ok := m.own.Base(cleanName)
-	return m.continues && !(ok && saved.Usable())
+	return m.continues && (!ok || !saved.Usable())
 }
 
 func checkIdentity(m material) *refusal {

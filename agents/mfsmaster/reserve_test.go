@@ -68,7 +68,7 @@ func TestTheReserveGrowsWithTheMetadataAndIsGivenBack(t *testing.T) {
 	a.keepReserve()
 	require.EqualValues(t, 8<<20+spareSpace/2, size())
 
-	// How much the last dump needs is not known: all that there is is given back, on any disk.
+	// How much the last dump needs is not known: stop gives back all of it, on any disk.
 	require.NoError(t, os.Truncate(filepath.Join(data, "metadata.mfs.back"), 100))
 	a.releaseReserve()
 	require.NoFileExists(t, path)
