@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"baton/agents/internal/atomicfile"
+	"baton/agents/internal/mfsmeta"
 	"baton/ocf"
 )
 
@@ -22,6 +23,8 @@ import (
 type archive struct {
 	root string
 	keep int
+	// need is the room below which old archives go even if they are young.
+	need uint64
 	why  string
 	now  time.Time
 	dir  string // "" until it exists
@@ -37,7 +40,16 @@ const archiveNote = "README"
 const archiveName = "20060102T150405.000Z"
 
 func (a *agent) newArchive(why string) *archive {
-	return &archive{root: a.archiveDir, keep: a.call.Params.Int("archive_keep"), why: why, now: a.now().UTC(), made: &a.archived}
+	return &archive{
+		root: a.archiveDir, keep: a.call.Params.Int("archive_keep"), need: roomBeside(a.dumpSize(a.dataDir)),
+		why: why, now: a.now().UTC(), made: &a.archived,
+	}
+}
+
+// roomBeside is the room that archives leave for what is more urgent: the dumps that MooseFS keeps, the
+// one that it is writing, the reserve, and changelogs. It is more than what monitor calls little.
+func roomBeside(dump uint64) uint64 {
+	return 4*dump + 256<<20
 }
 
 // open makes the directory, private to root: metadata tell the names of everybody's files.
@@ -131,6 +143,9 @@ func (v *archive) take(path string) error {
 	return v.record("%s: was %s", filepath.Base(target), path)
 }
 
+// wasBefore ends the note of a file that was replaced.
+const wasBefore = " was before"
+
 // link keeps a file that will be replaced by another of the same name. Metadata files are only
 // ever replaced as a whole, so a hard link is a copy that costs nothing.
 func (v *archive) link(path string) error {
@@ -145,7 +160,7 @@ func (v *archive) link(path string) error {
 	if err != nil {
 		return err
 	}
-	return v.record("%s: as %s was before", filepath.Base(target), path)
+	return v.record("%s: as %s"+wasBefore, filepath.Base(target), path)
 }
 
 func (v *archive) copy(path, target string) error {
@@ -157,9 +172,16 @@ func (v *archive) copy(path, target string) error {
 	return copyNew(target, in, -1, -1, 0o600)
 }
 
+// pruneAge is how long an archive stays although there are more than archive_keep, as long as there is
+// room: that many recoveries can follow each other within half an hour.
+const pruneAge = 7 * 24 * time.Hour
+
 // prune removes the oldest archives beyond the limit. Only directories with our kind of name and
 // our note are touched; of each, its files and itself, never anything below. What this call has kept
 // stays in any case: it is the newest, whatever its name says after the clock was set back.
+//
+// What each recovery keeps of the files that it replaces by the same with more changes is counted by
+// itself, so that a master that crashes again and again does not push out what exists nowhere else.
 func (v *archive) prune() error {
 	entries, err := os.ReadDir(v.root)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -168,28 +190,83 @@ func (v *archive) prune() error {
 	if err != nil {
 		return err
 	}
-	var ours []string
+	var routine, others kept
 	for _, e := range entries {
 		dir := filepath.Join(v.root, e.Name())
 		stamp, _, _ := strings.Cut(e.Name(), "-")
-		if _, err := time.Parse(archiveName, stamp); err != nil || !e.IsDir() {
+		at, err := time.Parse(archiveName, stamp)
+		if err != nil || !e.IsDir() {
 			continue
+		}
+		note, err := readNote(dir)
+		if err != nil {
+			continue
+		}
+		class := &others
+		if replacedOnly(note) {
+			class = &routine
 		}
 		if slices.Contains(*v.made, dir) {
+			class.made++
 			continue
 		}
-		if _, err := os.Lstat(filepath.Join(dir, archiveNote)); err == nil {
-			ours = append(ours, dir)
-		}
+		class.list = append(class.list, archived{dir, at})
 	}
-	slices.Sort(ours)
-	for len(ours) > max(v.keep-len(*v.made), 0) {
-		if err := removeFlat(ours[0]); err != nil {
+	err = routine.shrink(v.keep, func(archived) bool { return true })
+	return errors.Join(err, others.shrink(v.keep, func(old archived) bool { return v.now.Sub(old.at) > pruneAge || v.tight() }))
+}
+
+// archived is an archive of an earlier call; kept are those of one kind, and how many this call has made.
+type archived struct {
+	dir string
+	at  time.Time
+}
+
+type kept struct {
+	list []archived
+	made int
+}
+
+// shrink removes the oldest beyond the limit, until one of them is to stay.
+func (k kept) shrink(limit int, spare func(archived) bool) error {
+	slices.SortFunc(k.list, func(a, b archived) int { return strings.Compare(a.dir, b.dir) })
+	for len(k.list) > max(limit-k.made, 0) && spare(k.list[0]) {
+		if err := removeFlat(k.list[0].dir); err != nil {
 			return err
 		}
-		ours = ours[1:]
+		k.list = k.list[1:]
 	}
 	return nil
+}
+
+// tight says that the archives take room that the next dumps may need. Where it cannot be told, they do.
+func (v *archive) tight() bool {
+	free, _, err := mfsmeta.Space(v.root)
+	return err != nil || free < v.need
+}
+
+func readNote(dir string) (string, error) {
+	f, err := openNoFollow(filepath.Join(dir, archiveNote), os.O_RDONLY)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, 1<<20))
+	return string(data), err
+}
+
+// replacedOnly says that an archive holds nothing but links to the files that a restore has replaced.
+func replacedOnly(note string) bool {
+	_, records, _ := strings.Cut(note, "\n\n")
+	found := false
+	for line := range strings.Lines(records) {
+		path, ok := strings.CutSuffix(strings.TrimSpace(line), wasBefore)
+		if !ok || !slices.Contains(replaced, filepath.Base(path)) {
+			return false
+		}
+		found = true
+	}
+	return found
 }
 
 func removeFlat(dir string) error {

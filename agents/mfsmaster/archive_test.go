@@ -16,7 +16,7 @@ func TestWhatACallHasArchivedIsNotPrunedByIt(t *testing.T) {
 		t.Helper()
 		path := filepath.Join(data, name)
 		require.NoError(t, os.WriteFile(path, []byte(name), 0o644))
-		v := &archive{root: root, keep: 2, why: "test", now: clock, made: made}
+		v := &archive{root: root, keep: 2, why: "test", need: 1 << 62, now: clock, made: made}
 		require.NoError(t, v.take(path))
 		require.NoError(t, v.prune())
 		return v.dir
@@ -40,4 +40,46 @@ func TestWhatACallHasArchivedIsNotPrunedByIt(t *testing.T) {
 	require.FileExists(t, filepath.Join(first, "first"), "kept a moment ago for the same start")
 	require.FileExists(t, filepath.Join(second, "second"))
 	require.FileExists(t, filepath.Join(third, "third"))
+}
+
+// A master that crashes every few minutes makes an archive each time; what was kept because it exists
+// nowhere else outlives them.
+func TestManyRecoveriesDoNotPushOutWhatExistsNowhereElse(t *testing.T) {
+	root, data := filepath.Join(t.TempDir(), "archive"), t.TempDir()
+	clock := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	next := func(need uint64, keep func(v *archive, path string) error, name string) string {
+		t.Helper()
+		clock = clock.Add(time.Minute)
+		path := filepath.Join(data, name)
+		require.NoError(t, os.WriteFile(path, []byte(name), 0o644))
+		v := &archive{root: root, keep: 2, why: "D2 not stopped cleanly, recovery: of a version", need: need, now: clock, made: new([]string)}
+		require.NoError(t, keep(v, path))
+		require.NoError(t, v.prune())
+		return v.dir
+	}
+	count := func() int {
+		t.Helper()
+		list, err := os.ReadDir(root)
+		require.NoError(t, err)
+		return len(list)
+	}
+	retired := next(0, (*archive).take, "changelog.0.mfs")
+	saved := next(0, (*archive).link, "changelog_ml.0.mfs")
+	for range 20 {
+		next(0, (*archive).link, "metadata.mfs.back")
+	}
+	require.DirExists(t, retired)
+	require.DirExists(t, saved)
+	require.Equal(t, 2+2, count(), "recoveries are limited by their own number")
+
+	third := next(0, (*archive).take, "metadata.mfs")
+	require.DirExists(t, retired, "young, and there is room")
+	fourth := next(1<<62, (*archive).take, "metadata.mfs")
+	require.NoDirExists(t, retired, "there is none")
+	require.NoDirExists(t, saved)
+	require.DirExists(t, third)
+	require.DirExists(t, fourth)
+	clock = clock.Add(8 * 24 * time.Hour)
+	next(0, (*archive).take, "metadata.mfs")
+	require.NoDirExists(t, third, "old")
 }

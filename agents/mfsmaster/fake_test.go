@@ -58,6 +58,9 @@ func fakeMaster() {
 	if pid, err := mfsmeta.LockOwner(dir, mfsmeta.MasterLock); err != nil || pid != 0 {
 		die("lockfile is already locked by another process")
 	}
+	if said := os.Getenv("FAKE_FAILS_" + strings.ToUpper(action)); said != "" {
+		die(said)
+	}
 	switch action {
 	case "start":
 		if auto {
@@ -107,7 +110,7 @@ func fakeReplay(dir string) {
 		die("can't find valid metadata file")
 	}
 	if os.Getenv("FAKE_BAD_BASE") == inv.Bases[0].Name() {
-		die("loading objects (files,directories,etc.) ... error")
+		die("loading node: unrecognized node type: 255\nerror loading metadata file (" + inv.Bases[0].Name() + ")\nrestore: metadata restore failed !!!")
 	}
 	must(os.WriteFile(filepath.Join(dir, cleanName), fakeMetadata(fakeCount(inv.Bases[0].Version, inv.Logs)), 0o644))
 }

@@ -499,8 +499,8 @@ func (a *agent) setLoggerAside() error {
 	if info, err := os.Lstat(dir); err != nil || !info.IsDir() {
 		return a.unreadable(fmt.Errorf("%s is no directory", dir))
 	}
-	if err := clearCopy(dir); err != nil {
-		return a.unreadable(err)
+	if err := a.archiveCopy(dir, inv); err != nil {
+		return err
 	}
 	for _, path := range files {
 		if err := os.Rename(path, filepath.Join(dir, filepath.Base(path))); err != nil {
@@ -516,19 +516,26 @@ func whole(inv mfsmeta.Inventory) bool {
 	return c.broken == "" && inv.Last(mfsmeta.Master, mfsmeta.Metalogger, mfsmeta.Download) < c.version
 }
 
-// clearCopy removes the metadata files and changelogs that were set aside the time before.
-func clearCopy(dir string) error {
+// archiveCopy moves the metadata files and changelogs that were set aside the time before into an archive
+// in the metalogger's own directory: the master's may be on another device, without room for them.
+func (a *agent) archiveCopy(dir string, now mfsmeta.Inventory) error {
 	old, err := os.ReadDir(dir)
 	if err != nil {
-		return err
+		return a.unreadable(err)
+	}
+	v := a.newArchive("an earlier copy of the metalogger, replaced in " + dir)
+	v.root = filepath.Join(a.logger.dataDir, "baton-archive")
+	for _, b := range now.Bases {
+		v.need = max(v.need, roomBeside(uint64(b.Size)))
 	}
 	for _, e := range old {
 		if _, _, isLog := mfsmeta.LogName(e.Name()); isLog || strings.HasPrefix(e.Name(), "metadata") {
-			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
-				return err
+			if err := v.take(filepath.Join(dir, e.Name())); err != nil {
+				return a.archiveFailed(err)
 			}
 		}
 	}
+	a.pruneArchive(v)
 	return nil
 }
 

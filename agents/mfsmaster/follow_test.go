@@ -15,7 +15,8 @@ import (
 func TestAnUnfinishedDownloadDoesNotReplaceTheLastWholeCopy(t *testing.T) {
 	complete := files{"metadata_ml.mfs.back": meta(50, 7), "changelog_ml_back.0.mfs": changes(50, 60), "changelog_ml.0.mfs": changes(58, 100) + "101: 1"}
 	dir := t.TempDir()
-	a := &agent{logger: &metalogger{dataDir: dir}}
+	a := local(t, "one", t.TempDir(), t.TempDir())
+	a.logger = &metalogger{dataDir: dir}
 	aside := func(list files) {
 		t.Helper()
 		for name, text := range list {
@@ -48,4 +49,16 @@ func TestAnUnfinishedDownloadDoesNotReplaceTheLastWholeCopy(t *testing.T) {
 	}
 	aside(files{"metadata_ml.mfs.back": meta(120, 7), "changelog_ml.0.mfs": changes(120, 130)})
 	require.Equal(t, copyOf{exists: true, metaID: 7, version: 131}, kept(), "the next whole one does")
+	// And the earlier one is not gone.
+	archives, err := filepath.Glob(filepath.Join(dir, "baton-archive", "*"))
+	require.NoError(t, err)
+	var versions []uint64
+	for _, d := range archives {
+		inv, err := mfsmeta.List(d)
+		require.NoError(t, err)
+		if whole(inv) {
+			versions = append(versions, summarize(inv).version)
+		}
+	}
+	require.Contains(t, versions, uint64(101))
 }

@@ -98,20 +98,35 @@ func (a *agent) monitorServing(ctx context.Context, s sighting) (ocf.State, erro
 	if err := a.sameAsBefore(s); err != nil {
 		return a.ailing(err)
 	}
+	// On a full disk the memory of this master is the only whole copy: what the disk does not take is no
+	// reason to end it. Over metaloggers another node has a copy to go on with.
+	low := a.lowSpace(s)
+	failing := func(err error) (ocf.State, error) {
+		if low == "" || a.mode != modeStorage {
+			return a.ailing(err)
+		}
+		a.call.Log.Error(err.Error())
+		a.call.Log.Error(low)
+		a.call.Note("%s", low)
+		return degraded, nil
+	}
 	if a.call.Params.String("durability") == durabilityInterval {
 		if err := mfsmeta.Sync(a.dataDir); err != nil {
-			return a.ailing(a.fail(ocf.Failed, "changes cannot be written out: "+err.Error(), "a working disk", "check the disk (dmesg)"))
+			return failing(a.fail(ocf.Failed, "changes cannot be written out: "+err.Error(), "a working disk", "check the disk (dmesg)"))
 		}
 	}
 	if a.mode == modeMetaloggers {
 		a.setScore(ctx, scoreServing, false)
 	}
 	if a.call.Env.CheckLevel >= 10 {
+		if low == "" {
+			a.keepReserve() // the metadata grow
+		}
 		if err := a.deepLook(ctx, s); err != nil {
-			return a.ailing(err)
+			return failing(err)
 		}
 	}
-	if low := a.lowSpace(s); low != "" {
+	if low != "" {
 		a.call.Log.Error(low)
 		a.call.Note("%s", low)
 		return degraded, nil

@@ -45,6 +45,12 @@ func (a *agent) owner() (owner, error) {
 	return owner{uid: uid, gid: gid, home: u.HomeDir}, nil
 }
 
+func sameFile(path, other string) bool {
+	one, err1 := os.Lstat(path)
+	two, err2 := os.Lstat(other)
+	return err1 == nil && err2 == nil && os.SameFile(one, two)
+}
+
 func uidOf(path string) (int, error) {
 	info, err := os.Lstat(path)
 	if err != nil {
@@ -205,7 +211,7 @@ func (a *agent) enoughSpace(dir string) error {
 	need := a.dumpSize(dir) + spareSpace
 	if free < need || inodes > 0 && inodes < 16 {
 		return a.fail(ocf.Failed, fmt.Sprintf("%d MiB and %d inodes are free", free>>20, inodes), fmt.Sprintf("%d MiB for the next dump of the metadata", need>>20),
-			"make room: remove old archives in "+a.archiveDir+" or lower BACK_LOGS and BACK_META_KEEP_PREVIOUS")
+			"make room: move archives in "+a.archiveDir+" to another place or lower BACK_LOGS and BACK_META_KEEP_PREVIOUS")
 	}
 	return nil
 }

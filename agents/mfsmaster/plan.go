@@ -17,8 +17,10 @@ type material struct {
 	// own is the master's data directory, logger that of this node's metalogger, if one is kept.
 	own    mfsmeta.Inventory
 	logger *mfsmeta.Inventory
-	// emergency are files that a dying master of the same file system saved elsewhere.
+	// emergency are files that a dying master of the same file system saved elsewhere; continues says
+	// that it was the master that served own last, so that they are one history with it.
 	emergency []mfsmeta.Base
+	continues bool
 	// known is what the cluster has recorded.
 	known history
 	// initialize and accept are the parameters of these names; initialized says that a file
@@ -44,6 +46,7 @@ const (
 	rowOlder     row = "D10 older than known"
 	rowAccess    row = "D11 not usable"
 	rowMerge     row = "D12 metalogger is ahead"
+	rowEmergency row = "D13 emergency file of a dying master"
 )
 
 // refusal is a decision not to start, and what the operator can do about it.
@@ -82,10 +85,13 @@ type plan struct {
 
 	trim    []mfsmeta.Tear
 	aside   []string      // files to move into the archive
+	retire  []string      // emergency files that must not be restored from
 	merge   []mfsmeta.Log // the metalogger's changelogs to copy in
 	tears   []mfsmeta.Tear
 	restore bool
 	after   []string // files to move into the archive once the metadata are restored
+	// left are those that the master restores from while it starts, where it has no restore of its own.
+	left []string
 }
 
 const cleanName = "metadata.mfs"
@@ -131,13 +137,19 @@ func choose(m material) (approach, *refusal) {
 
 // candidates are the metadata files that have not failed yet.
 func candidates(m material) []mfsmeta.Base {
-	var list []mfsmeta.Base
-	for _, b := range slices.Concat(m.own.Bases, m.emergency) {
-		if !slices.Contains(m.failed, b.Path) {
-			list = append(list, b)
-		}
+	list := m.own.Bases
+	if genuine(m) {
+		list = slices.Concat(list, m.emergency)
 	}
-	return list
+	return slices.DeleteFunc(slices.Clone(list), func(b mfsmeta.Base) bool { return slices.Contains(m.failed, b.Path) })
+}
+
+// genuine says that the emergency files are one history with the master's own: they are of the master
+// that served last, and no other has saved its metadata since. A version alone proves nothing: the file
+// stays on the disk of its node while other nodes go on from what was in the data directory.
+func genuine(m material) bool {
+	saved, ok := m.own.Base(cleanName)
+	return m.continues && (!ok || !saved.Usable())
 }
 
 func checkIdentity(m material) *refusal {
@@ -191,7 +203,13 @@ func chooseNothing(m material) (approach, *refusal) {
 		trace = append(trace, l.Name())
 	}
 	r := &refusal{row: rowEmpty, found: "no metadata", expected: "the metadata of a file system"}
+	left := slices.IndexFunc(m.emergency, func(b mfsmeta.Base) bool { return !slices.Contains(m.failed, b.Path) })
 	switch {
+	case left >= 0:
+		b := m.emergency[left]
+		r.row = rowEmergency
+		r.found = fmt.Sprintf("no usable metadata file here, and nothing shows that %s (version %d) is the newest", b.Path, b.Version)
+		r.do = rescueHint(m) + "; if it is the newest: " + takeEmergency(m, b)
 	case len(damaged) > 0:
 		r.row = rowOlderBase
 		r.found = "no usable metadata file: " + strings.Join(damaged, ", ") + " damaged"
@@ -300,6 +318,16 @@ func decide(m material, ap approach, s mfsmeta.Scan) (plan, *refusal) {
 		p.warnings = append(p.warnings, r.found+"; left out, as older_metadata=accept says")
 		p.version, ap.merge = s.Own, false
 	}
+	for _, b := range m.emergency {
+		if genuine(m) || b.Version <= p.version {
+			continue
+		}
+		r := refuseEmergency(m, p, b)
+		if !m.accept {
+			return p, r
+		}
+		p.warnings = append(p.warnings, r.found+"; left out, as older_metadata=accept says")
+	}
 	if p.version < m.known.Version {
 		r := refuseOlder(p, m.known)
 		if !m.accept {
@@ -359,6 +387,21 @@ func refuseUnproven(m material, ap approach, s mfsmeta.Scan) *refusal {
 	}
 }
 
+func refuseEmergency(m material, p plan, b mfsmeta.Base) *refusal {
+	return &refusal{
+		row:      rowEmergency,
+		found:    fmt.Sprintf("two histories: %s has version %d, the master's own files %d, and nothing shows that one continues the other", b.Path, b.Version, p.version),
+		expected: "an emergency file of the master that served last, or none",
+		do: fmt.Sprintf("if a master has served since that file was saved: mv %s /root/; if none has, it holds the newest changes: %s; then clean up the resource",
+			b.Path, takeEmergency(m, b)),
+	}
+}
+
+// takeEmergency is how an operator makes an emergency file the metadata to go on from.
+func takeEmergency(m material, b mfsmeta.Base) string {
+	return fmt.Sprintf("mkdir /root/kept && mv %[1]s/metadata* %[1]s/changelog* /root/kept/; mv %[2]s %[1]s/metadata.mfs.back", m.own.Dir, b.Path)
+}
+
 func refuseOlder(p plan, known history) *refusal {
 	return &refusal{
 		row:      rowOlder,
@@ -387,6 +430,14 @@ func (p *plan) prepare(m material, ap approach, s mfsmeta.Scan) {
 			}
 		}
 		p.aside = append(p.aside, m.own.Unfinished...)
+	}
+	for _, b := range m.emergency {
+		switch {
+		case b.Path == p.base.Path:
+			p.after = append(p.after, b.Path)
+		case !slices.Contains(m.failed, b.Path):
+			p.retire = append(p.retire, b.Path)
+		}
 	}
 	if ap.merge {
 		p.merge = mfsmeta.Select(m.logger.Logs, s.Own)
@@ -417,6 +468,10 @@ func (p *plan) classify(m material, s mfsmeta.Scan) {
 	if len(p.merge) > 0 {
 		p.warnings = append(p.warnings, fmt.Sprintf("the metalogger in %s is ahead: %d changes are merged (%d common ones are equal)", m.logger.Dir, s.Next-s.Own, s.Overlap))
 	}
+	emergency := slices.ContainsFunc(m.emergency, func(b mfsmeta.Base) bool { return b.Path == p.base.Path })
+	if emergency {
+		p.warnings = append(p.warnings, fmt.Sprintf("the master that served last could not save its metadata here; going on from %s (version %d)", p.base.Path, p.base.Version))
+	}
 	damaged := slices.ContainsFunc(m.own.Bases, func(b mfsmeta.Base) bool {
 		return b.Err != nil || slices.Contains(m.failed, b.Path)
 	})
@@ -426,6 +481,8 @@ func (p *plan) classify(m material, s mfsmeta.Scan) {
 	switch {
 	case len(p.merge) > 0:
 		p.row = rowMerge
+	case emergency:
+		p.row = rowEmergency
 	case damaged && p.restore:
 		p.row = rowOlderBase
 	case len(p.after) > 0 && p.restore:

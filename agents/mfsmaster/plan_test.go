@@ -302,13 +302,56 @@ func TestABaseThatFailedIsNotTriedAgainAndMayCostNothing(t *testing.T) {
 	require.Equal(t, rowOlder, r.row)
 }
 
+// A full disk: the dying master's metadata went to another device, and nobody has served since.
 func TestEmergencyFilesOfADyingMasterAreUsed(t *testing.T) {
 	tmp := inventory(t, files{"metadata.mfs.emergency": meta(120, 7)})
-	m := material{own: inventory(t, files{"metadata.mfs.back": meta(50, 7), "changelog.0.mfs": changes(50, 100)}), emergency: tmp.Bases}
+	m := material{own: inventory(t, files{"metadata.mfs.back": meta(50, 7), "changelog.0.mfs": changes(50, 100) + "101: 1"}), emergency: tmp.Bases, continues: true}
 	p, r := decideOn(t, m)
 	require.Nil(t, r)
 	require.True(t, p.restore)
 	require.EqualValues(t, 120, p.version)
+	require.Equal(t, rowEmergency, p.row)
+	require.Contains(t, strings.Join(p.warnings, "\n"), tmp.Bases[0].Path)
+	require.Equal(t, []string{tmp.Bases[0].Path}, p.after, "it is not used twice")
+	require.Empty(t, p.retire)
+}
+
+// A master of another node went on from what was on the replicated device; its history may not be
+// replaced by, nor mixed with, that of the file that was left on the disk of this node.
+func TestEmergencyFilesOfAnotherHistoryAreNotUsed(t *testing.T) {
+	crashed := files{"metadata.mfs.back": meta(50, 7), "changelog.0.mfs": changes(50, 100)}
+	clean := files{"metadata.mfs": meta(101, 7), "changelog.1.mfs": changes(50, 100)}
+	for name, c := range map[string]struct {
+		own               files
+		emergency         uint64
+		continues, accept bool
+		refused, do       string
+		retired           int
+	}{
+		"newer by number":                       {own: crashed, emergency: 120, refused: "two histories: ", do: "/metadata.mfs.emergency /root/;"},
+		"newer than what was stopped cleanly":   {own: clean, emergency: 120, continues: true, refused: "two histories: ", do: "/metadata.mfs.back;"},
+		"older than the changelogs' end":        {own: crashed, emergency: 90, retired: 1},
+		"older than what was stopped cleanly":   {own: clean, emergency: 90, retired: 1},
+		"newer, and nothing here can be used":   {own: files{"metadata.mfs.back": ""}, emergency: 120, refused: "nothing shows that", do: "copy metadata_ml.mfs.back"},
+		"newer, and the older one is asked for": {own: crashed, emergency: 120, accept: true, retired: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tmp := inventory(t, files{"metadata.mfs.emergency": meta(c.emergency, 7)})
+			p, r := decideOn(t, material{own: inventory(t, c.own), emergency: tmp.Bases, continues: c.continues, accept: c.accept})
+			if c.refused != "" {
+				require.NotNil(t, r, "planned %+v", p)
+				require.Equal(t, rowEmergency, r.row)
+				require.Contains(t, r.found, c.refused)
+				require.Contains(t, r.found, tmp.Bases[0].Path)
+				require.Contains(t, r.do, c.do)
+				return
+			}
+			require.Nil(t, r, "%+v", r)
+			require.EqualValues(t, 101, p.version)
+			require.NotEqual(t, tmp.Bases[0].Path, p.base.Path)
+			require.Len(t, p.retire, c.retired, "mfsmaster would begin with it")
+		})
+	}
 }
 
 func TestACopysReachFollowsTheEndsOfItsFiles(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"baton/agents/internal/atomicfile"
+	"baton/agents/internal/command"
 	"baton/agents/internal/mfsmeta"
 	"baton/ocf"
 )
@@ -44,7 +45,61 @@ func (a *agent) gather(known history) (material, error) {
 	if m.emergency, err = a.emergencies(m); err != nil {
 		return m, err
 	}
+	if len(m.emergency) > 0 {
+		if m.continues, err = a.servedLast(known); err != nil {
+			return m, a.unreadable(err)
+		}
+	}
 	return m, nil
+}
+
+// servedMark names the node, and the epoch, in which the last master was started in this directory. At
+// each start the emergency files of the node are used or renamed before, so that one which is there
+// while the mark names this node is of just that master. Like all of the directory it goes with a
+// replicated device to the node that serves next.
+const servedMark = ".baton-served"
+
+func (a *agent) served(known history) string {
+	return fmt.Sprintf("epoch=%d node=%s", known.Epoch, a.nodeName())
+}
+
+// markServed is called before a master is started: a mark that came after it would be missing after a
+// power cut in between.
+func (a *agent) markServed(known history) error {
+	path := filepath.Join(a.dataDir, servedMark)
+	text := a.served(known) + "\n"
+	if old, err := os.ReadFile(path); err == nil && string(old) == text {
+		return nil
+	}
+	if err := atomicfile.Write(path, []byte(text), 0o644); err != nil {
+		return a.fail(ocf.Failed, err.Error(), "a writable data directory", "check owner, mode and free space")
+	}
+	return nil
+}
+
+// servedLast says that the last master in this directory was one of this node. A promotion has begun
+// the next epoch already when it recovers the metadata of the one before.
+func (a *agent) servedLast(known history) (bool, error) {
+	data, err := os.ReadFile(filepath.Join(a.dataDir, servedMark))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	now, before := known, known
+	before.Epoch = max(before.Epoch, 1) - 1
+	text := strings.TrimSpace(string(data))
+	return text == a.served(now) || text == a.served(before), nil
+}
+
+// nodeName is Pacemaker's name of this node, or its own.
+func (a *agent) nodeName() string {
+	if a.call.Env.Node != "" {
+		return a.call.Env.Node
+	}
+	name, _ := os.Hostname()
+	return name
 }
 
 // emergencies finds what a dying master saved elsewhere. mfsmaster would take such a file by
@@ -66,6 +121,8 @@ func (a *agent) emergencies(m material) ([]mfsmeta.Base, error) {
 	for _, b := range mfsmeta.Emergency(a.root, owner.home, id) {
 		uid, err := uidOf(b.Path)
 		switch {
+		case sameFile(b.Path, filepath.Join(a.dataDir, filepath.Base(b.Path))):
+			// The data directory is one of those places: what lies there is one of its own files.
 		case errors.Is(err, fs.ErrNotExist):
 		case err != nil || uid != 0 && uid != owner.uid || mfsmeta.IsLink(b.Err):
 			return nil, &ocf.Error{
@@ -98,10 +155,14 @@ func (a *agent) recoverMetadata(ctx context.Context, m material, how method) (pl
 			a.call.Log.Warn(a.dataDir + ": " + w)
 		}
 		a.call.Log.Info(fmt.Sprintf("%s: %s; version %d from %s", a.dataDir, p.row, p.version, p.base.Name()))
-		err = a.carryOut(ctx, p, how)
+		p.left, err = a.carryOut(ctx, p, how)
 		var failed *restoreError
 		if !errors.As(err, &failed) {
 			return p, err
+		}
+		var told *command.Error // without it, mfsmaster succeeded and left nothing that can be used
+		if how == methodRestore && errors.As(failed.err, &told) && !blamesMetadata(failed.err) {
+			return p, a.restoreFailed(failed.err)
 		}
 		// mfsmaster could not read what looked whole. The base is set aside with the next plan,
 		// which is only taken if an older base leads to the same version.
@@ -119,6 +180,14 @@ func (a *agent) recoverMetadata(ctx context.Context, m material, how method) (pl
 				Expected: "a sound metadata file", Do: rescueHint(m),
 			}
 		}
+	}
+}
+
+// restoreFailed is about a restore that failed for another reason than what it was given to read.
+func (a *agent) restoreFailed(err error) error {
+	return &ocf.Error{
+		Object: a.dataDir, Found: "mfsmaster restore failed: " + lastWords(err), Err: err, Expected: "restored metadata",
+		Do: "see the log of mfsmaster; check free space and memory (dmesg); the metadata files are where they were",
 	}
 }
 
@@ -147,41 +216,81 @@ func (e *restoreError) Error() string { return e.err.Error() }
 func (e *restoreError) Unwrap() error { return e.err }
 
 // carryOut does what the plan says. Everything that is cut off, set aside or replaced is in the
-// archive before.
-func (a *agent) carryOut(ctx context.Context, p plan, how method) error {
+// archive before. left is what mfsmaster still has to read.
+func (a *agent) carryOut(ctx context.Context, p plan, how method) (left []string, err error) {
 	if p.make {
-		return a.initialize(ctx, how)
+		return nil, a.initialize(ctx, how)
 	}
 	v := a.newArchive(fmt.Sprintf("%s, recovery of version %d", p.row, p.version))
 	for _, t := range p.trim {
 		if err := a.trim(v, t); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	for _, path := range p.aside {
 		if err := v.take(path); err != nil {
-			return a.archiveFailed(err)
+			return nil, a.archiveFailed(err)
+		}
+	}
+	for _, path := range p.retire {
+		if err := a.retireEmergency(path); err != nil {
+			return nil, err
 		}
 	}
 	copied, err := a.mergeLogs(p)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if p.restore {
 		if err := a.restore(ctx, v, p, how); err != nil {
 			a.removeCopies(copied)
-			return err
+			return nil, err
 		}
 	}
-	for _, path := range append(p.after, copied...) {
+	used := slices.Concat(p.after, copied)
+	if p.restore && how == methodAuto {
+		used, left = nil, used
+	}
+	if err := a.putAway(v, used); err != nil {
+		return nil, err
+	}
+	a.pruneArchive(v)
+	return left, atomicfile.SyncDir(a.dataDir)
+}
+
+// putAway takes what has been restored from out of mfsmaster's sight: a master that goes on has other
+// changes of the same ids soon.
+func (a *agent) putAway(v *archive, used []string) error {
+	for _, path := range used {
+		if filepath.Dir(path) != a.dataDir {
+			if err := a.retireEmergency(path); err != nil {
+				return err
+			}
+			continue
+		}
 		if err := v.take(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return a.archiveFailed(err)
 		}
 	}
-	if err := v.prune(); err != nil {
-		a.call.Log.Warn(fmt.Sprintf("%s: old archives stay: %v", v.root, err))
+	return nil
+}
+
+// retireEmergency gives an emergency file a name by which mfsmaster does not find it. It stays where it
+// is: it lies on another device, and the data directory may have no room for it, which is why it exists.
+func (a *agent) retireEmergency(path string) error {
+	next := filepath.Join(filepath.Dir(path), "baton-kept-"+a.now().UTC().Format(archiveName)+"-"+filepath.Base(path))
+	err := os.Rename(path, next)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return atomicfile.SyncDir(a.dataDir)
+	if err != nil {
+		return &ocf.Error{
+			Object: path, Found: "an emergency file that mfsmaster would restore from again cannot be renamed", Err: err,
+			Expected: "none at the next start", Do: "move it away",
+		}
+	}
+	a.call.Log.Warn(fmt.Sprintf("%s is not needed any more and was renamed to %s; remove it when you are sure", path, next))
+	return nil
 }
 
 func (a *agent) removeCopies(copied []string) {
@@ -269,10 +378,13 @@ func copyPrefix(target, path string, size int64, owner owner) error {
 	return copyNew(target, io.LimitReader(in, size), owner.uid, owner.gid, 0o640)
 }
 
+// replaced are the files that a restore makes anew, from themselves and the changelogs.
+var replaced = []string{cleanName, "metadata.mfs.back"}
+
 // restore lets MooseFS make a clean metadata.mfs, checks what came out, and puts it on the disk:
 // MooseFS itself syncs nothing.
 func (a *agent) restore(ctx context.Context, v *archive, p plan, how method) error {
-	for _, name := range []string{cleanName, "metadata.mfs.back"} {
+	for _, name := range replaced {
 		path := filepath.Join(a.dataDir, name)
 		if _, err := os.Lstat(path); err != nil {
 			continue

@@ -83,7 +83,7 @@ func parameters() []metadata.Parameter {
 		{
 			Name: "older_metadata", Type: metadata.Select, Reloadable: true, Options: []string{olderRefuse, olderAccept}, Default: olderRefuse,
 			ShortDesc: "Whether metadata older than the newest known may be served",
-			LongDesc:  "refuse: a start fails if the version that can be recovered is lower than one that the cluster has recorded or that a metalogger holds. accept: it goes on with a warning, after the metalogger's files have been saved in the archive. Chunks of the files that are unknown then are deleted by the chunk servers after a week.",
+			LongDesc:  "refuse: a start fails if the version that can be recovered is lower than one that the cluster has recorded or that a metalogger or an emergency file holds. accept: it goes on with a warning, after the metalogger's files have been saved in the archive. Chunks of the files that are unknown then are deleted by the chunk servers after a week.",
 		},
 		{
 			Name: "initialize", Type: metadata.Boolean, Default: "false",
@@ -124,7 +124,7 @@ func parameters() []metadata.Parameter {
 		},
 		{
 			Name: "archive_keep", Type: metadata.Integer, Default: "10", Min: 1, Max: 10000, Reloadable: true,
-			ShortDesc: "How many archives are kept", LongDesc: "The oldest are removed when there are more.",
+			ShortDesc: "How many archives are kept", LongDesc: "The oldest are removed when there are more, but not within seven days as long as the disk has room. What a recovery keeps of the files that it replaces is counted by itself.",
 		},
 		{
 			Name: "repair_permissions", Type: metadata.Boolean, Default: "false",

@@ -100,9 +100,22 @@ func (a *agent) bringUp(ctx context.Context, known history) (sighting, error) {
 		if err != nil {
 			return sighting{}, err
 		}
+		if err := a.markServed(known); err != nil {
+			return sighting{}, err
+		}
 		err = a.launch(ctx, how, p.restore)
 		if err == nil {
-			return a.confirm(ctx, p, known)
+			s, err := a.confirm(ctx, p, known)
+			if err == nil && len(p.left) > 0 {
+				err := a.putAway(a.newArchive(fmt.Sprintf("%s, recovery of version %d", p.row, p.version)), p.left)
+				if err != nil {
+					a.call.Log.Error(err.Error()) // the master serves; the next start puts them away
+				}
+			}
+			return s, err
+		}
+		if !blamesMetadata(err) {
+			return sighting{}, err
 		}
 		again, ok := a.nextBase(ctx, p, m)
 		if !ok {
@@ -118,6 +131,11 @@ func (a *agent) bringUp(ctx context.Context, known history) (sighting, error) {
 func (a *agent) nextBase(ctx context.Context, p plan, m material) (next material, ok bool) {
 	if ctx.Err() != nil || p.restore || p.make {
 		return m, false // what was just restored by mfsmaster itself is not at fault
+	}
+	// mfsmaster's starting process ends before the daemon, which may still be at work on the files.
+	if err := a.shutDown(ctx); err != nil {
+		a.call.Log.Warn(err.Error())
+		return m, false
 	}
 	own, err := mfsmeta.List(a.dataDir)
 	if err != nil {

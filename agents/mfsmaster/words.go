@@ -1,6 +1,34 @@
 package main
 
-import "strings"
+import (
+	"errors"
+	"strings"
+
+	"baton/agents/internal/command"
+)
+
+// accusations are what mfsmaster 2 to 4 says about metadata that it could not load, and 1.6 about its
+// module that loads them. After whatever else a start or restore fails (no exports, a port in use, no
+// memory, a full disk) it says nothing of the kind, and the metadata are sound.
+var accusations = []string{
+	"error loading metadata", "has wrong ending", "has wrong header", "file corrupted", "error applying changelogs",
+	"init: file system manager failed",
+}
+
+// blamesMetadata says that a program of MooseFS failed because of the metadata that it was to load.
+func blamesMetadata(err error) bool {
+	var e *command.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	said := string(e.Stderr)
+	for _, words := range accusations {
+		if strings.Contains(said, words) {
+			return true
+		}
+	}
+	return false
+}
 
 // noise are the lines that mfsmaster 3.0 prints whatever happens, by their beginnings.
 var noise = []string{

@@ -195,6 +195,7 @@ func TestAFullDiskIsSeenBeforeItCostsAnything(t *testing.T) {
 	r := s.monitor(degraded)
 	require.Contains(t, r.stderr, "Make room")
 	s.expect(ok, "stop")
+	require.NoFileExists(t, filepath.Join(s.data, ".baton-reserve"))
 	require.Contains(t, s.expect(failed, "start").reason(), "are free")
 	require.NoError(t, os.Remove(ballast))
 	s.expect(ok, "start")
@@ -227,6 +228,10 @@ func TestStopSavesEverythingOnAFullDisk(t *testing.T) {
 	}
 	acked = append(acked, s.create(mnt, "full", 200)...)
 	require.Contains(t, s.monitor(degraded).reason(), "disk is full")
+	// Nor do the changes that only the master's memory has make anybody end it.
+	for range 2 {
+		require.Contains(t, s.monitor(degraded, "OCF_CHECK_LEVEL=10").reason(), "disk is full")
+	}
 	r := s.expect(ok, "stop")
 	require.Contains(t, r.stderr, "is given back")
 	require.NotContains(t, r.stderr, "was killed")

@@ -4,6 +4,7 @@ package mfs
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"os"
 	"os/exec"
@@ -155,6 +156,55 @@ func TestDamagedMetadataWithAGoodOlderFileLoseNothing(t *testing.T) {
 			require.Empty(t, s.missing(mnt, acked))
 		})
 	}
+}
+
+// A master that cannot save its metadata in its own directory saves them in one of some public places, on
+// the disk of the node. The same file is the newest copy right then, and another history once somebody else has
+// served; mfsmaster itself goes by the version alone.
+func TestAnEmergencyFileIsUsedByItsOwnHistoryAlone(t *testing.T) {
+	t.Parallel()
+	s := newSite(t).born()
+	mnt := s.mount()
+	acked := s.create(mnt, "f", 50)
+	s.expect(ok, "stop")
+	place := filepath.Join(s.dir, "place")
+	s.mkdir(place)
+	s.wrap = []string{"unshare", "--mount", "sh", "-c", `mount --bind "$0" "$1" && shift && exec "$@"`, place, "/usr/local/share"}
+	saved, emergency := filepath.Join(s.data, "metadata.mfs"), filepath.Join(place, "metadata.mfs.emergency")
+	own := func(path, text string) {
+		t.Helper()
+		s.write(path, text)
+		require.NoError(t, os.Chown(path, mfsID(t), mfsID(t)))
+	}
+	left := s.read(saved)
+	dies := func() {
+		t.Helper()
+		require.NoError(t, os.Remove(saved))
+		log := s.newestLog()
+		own(log, s.read(log)[:len(s.read(log))/2]) // the disk was full
+		own(emergency, left)
+	}
+
+	dies()
+	r := s.expect(ok, "start")
+	require.Contains(t, r.stderr, "D13 emergency file")
+	require.Empty(t, s.missing(mnt, acked))
+	require.NoFileExists(t, emergency)
+	kept, err := filepath.Glob(filepath.Join(place, "baton-kept-*"))
+	require.NoError(t, err)
+	require.Len(t, kept, 1)
+
+	// The other node serves meanwhile.
+	s.expect(ok, "stop")
+	require.NoError(t, os.WriteFile(filepath.Join(s.data, ".baton-served"), []byte("epoch=0 node=another\n"), 0o644))
+	before := s.read(saved)
+	more := binary.BigEndian.AppendUint64([]byte(left[:8]), binary.BigEndian.Uint64([]byte(before[8:16]))+400)
+	own(emergency, string(more)+left[16:])
+	require.Contains(t, s.expect(failed, "start").reason(), "two histories: /usr/local/share/metadata.mfs.emergency")
+	require.Equal(t, before, s.read(saved), "a refused start changes nothing")
+	require.NoError(t, os.Rename(emergency, filepath.Join(s.dir, "moved")))
+	s.expect(ok, "start")
+	require.Empty(t, s.missing(mnt, acked))
 }
 
 func TestAHoleInTheChangelogsIsRefusedWithItsIds(t *testing.T) {
