@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // machine is the model behind the fake tools: one DRBD resource r0, the module, and the cluster's
@@ -53,6 +55,7 @@ type machine struct {
 	Calls []string
 
 	root string
+	lock *os.File
 }
 
 func fresh() *machine {
@@ -128,7 +131,12 @@ func (m *machine) show() {
 // fakeTool is the main function of every fake tool.
 func fakeTool(name string) func() {
 	return func() {
+		// The agent runs two at the same time when it stops. The lock ends with the process.
+		lock, err := os.OpenFile(filepath.Join(rootDir(), "model.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+		must(err)
+		must(unix.Flock(int(lock.Fd()), unix.LOCK_EX))
 		m := load(rootDir())
+		m.lock = lock
 		m.Calls = append(m.Calls, strings.Join(append([]string{name}, os.Args[1:]...), " "))
 		var code int
 		switch name {
@@ -301,6 +309,7 @@ func (m *machine) pacemaker(name string, args []string) int {
 		return 102
 	case "hangs":
 		m.store()
+		must(m.lock.Close())
 		<-time.After(time.Hour) // until it is killed
 	}
 	value := func(flag string) (string, bool) {

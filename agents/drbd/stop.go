@@ -125,13 +125,18 @@ func (s system) stop(ctx context.Context, c *ocf.Call) error {
 			return err
 		}
 	}
+	// The cluster is told meanwhile: both take most of their time waiting, and what is being stopped
+	// is no candidate any more, whatever comes of it.
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		a.gone(ctx)
+	}()
 	// Where the state could not be read, "down" is still right: the kernel refuses it as long as
 	// anything uses the device, and afterwards the state must be readable and say that it is gone.
-	if err := a.down(ctx, r); err != nil {
-		return err
-	}
-	a.gone(ctx)
-	return nil
+	err = a.down(ctx, r)
+	<-told
+	return err
 }
 
 // gone takes back what the cluster was told of the resource. What is known of its link goes too: a

@@ -95,7 +95,7 @@ func startCompared(t *testing.T, g graph) *compared {
 	nothing := buildNothing(t)
 	for _, m := range c.Nodes() {
 		require.NoError(t, m.Upload(t.Context(), nothingAgent, 0o755, nothing))
-		require.NoError(t, lab.UseR0(t.Context(), m, drbdFast))
+		require.NoError(t, lab.UseR0(t.Context(), m, strings.Replace(drbdFast, "protocol C;", "protocol C; ping-int 3;", 1))) // as the example's
 		if g.nodes != "" {
 			m.Sh(t, g.nodes)
 		}
