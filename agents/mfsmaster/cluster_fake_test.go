@@ -1,12 +1,10 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,60 +15,19 @@ import (
 	"golang.org/x/sys/unix"
 
 	"baton/agents/internal/mfsmeta"
+	"baton/tests/fakecluster"
 )
 
-// The fake cluster of these tests plays Pacemaker's tools over a directory of files, FAKE_CLUSTER:
-// properties, promotion scores and node attributes. It keeps state and knows nothing of the agent.
-// FAKE_CLUSTER_BROKEN=all fails each call, =write those that change something.
+// fakeCluster is Pacemaker's tools over the directory FAKE_CLUSTER, or a cluster that fails.
 func fakeCluster() {
-	broken := os.Getenv("FAKE_CLUSTER_BROKEN")
-	args := os.Args[1:]
-	value := func(names ...string) (string, bool) {
-		for i, a := range args {
-			for _, n := range names {
-				if a == n && i+1 < len(args) {
-					return args[i+1], true
-				}
-				if v, ok := strings.CutPrefix(a, n+"="); ok {
-					return v, true
-				}
-			}
-		}
-		return "", false
-	}
-	node, _ := value("-N")
-	name, _ := value("--name", "-n")
-	kind := "property"
-	if filepath.Base(os.Args[0]) == "attrd_updater" {
-		kind = "attribute@" + node
-	}
-	if instance, ok := value("--promotion"); ok {
-		name, _, _ = strings.Cut(instance, ":")
-		kind = "score@" + node
-	}
-	state := os.Getenv("FAKE_CLUSTER")
-	file := filepath.Join(state, kind+"@"+name)
-	text, update := value("--update", "-U", "-v")
-	remove := slices.Contains(args, "--delete") || slices.Contains(args, "-D")
-	if broken == "all" || broken == "write" && (update || remove) {
-		fmt.Fprintln(os.Stderr, "Could not connect to the CIB: Transport endpoint is not connected")
-		exit(102) // CRM_EX_DISCONNECT
-	}
-	switch {
-	case update:
+	cluster := fakecluster.Cluster{Dir: os.Getenv("FAKE_CLUSTER"), Broken: os.Getenv("FAKE_CLUSTER_BROKEN"), Set: func(kind, _, value string) {
 		if kind == "property" {
 			mark, _ := os.ReadFile(os.Getenv("FAKE_MARK"))
-			note("record %s while the mark is %q", text, strings.TrimSpace(string(mark)))
+			note("record %s while the mark is %q", value, strings.TrimSpace(string(mark)))
 		}
-		must(os.WriteFile(file, []byte(text), 0o644))
-	case remove:
-		os.Remove(file)
-	default:
-		data, err := os.ReadFile(file)
-		if err != nil {
-			exit(105) // CRM_EX_NOSUCH
-		}
-		fmt.Println(string(data))
+	}}
+	if code := cluster.Run(filepath.Base(os.Args[0]), os.Args[1:], os.Stdout, os.Stderr); code != 0 {
+		exit(code)
 	}
 }
 

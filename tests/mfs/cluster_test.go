@@ -6,66 +6,20 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"baton/tests/fakecluster"
 )
 
-// fakeCluster plays Pacemaker's tools over a directory of files: properties, promotion scores and
-// node attributes of a cluster of two nodes. It keeps state; it knows nothing of the agent.
+// fakeCluster is Pacemaker's tools over the directory FAKE_CLUSTER, or a cluster that fails.
 func fakeCluster(tool string, args []string) int {
-	state := os.Getenv("FAKE_CLUSTER")
-	if state == "" {
-		return 102 // CRM_EX_DISCONNECT
-	}
-	if os.Getenv("FAKE_CLUSTER_BROKEN") != "" {
-		fmt.Fprintln(os.Stderr, "Could not connect to the CIB: Transport endpoint is not connected")
-		return 102
-	}
-	value := func(names ...string) (string, bool) {
-		for i, a := range args {
-			for _, n := range names {
-				if a == n && i+1 < len(args) {
-					return args[i+1], true
-				}
-				if v, ok := strings.CutPrefix(a, n+"="); ok {
-					return v, true
-				}
-			}
-		}
-		return "", false
-	}
-	node, _ := value("-N")
-	name, _ := value("--name", "-n")
-	kind := "property"
-	if tool == "attrd_updater" {
-		kind = "attribute@" + node
-	}
-	if instance, ok := value("--promotion"); ok {
-		base, _, _ := strings.Cut(instance, ":")
-		kind, name = "score@"+node, base
-	}
-	file := filepath.Join(state, kind+"@"+name)
-	if v, ok := value("--update", "-U", "-v"); ok {
-		if os.WriteFile(file, []byte(v), 0o644) != nil {
-			return 1
-		}
-		return 0
-	}
-	if slices.Contains(args, "--delete") || slices.Contains(args, "-D") {
-		os.Remove(file)
-		return 0
-	}
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return 105 // CRM_EX_NOSUCH
-	}
-	fmt.Println(string(data))
-	return 0
+	cluster := fakecluster.Cluster{Dir: os.Getenv("FAKE_CLUSTER"), Broken: os.Getenv("FAKE_CLUSTER_BROKEN")}
+	return cluster.Run(tool, args, os.Stdout, os.Stderr)
 }
 
 // pair is a promotable clone on two nodes that share a network namespace, and so the address.
