@@ -84,6 +84,34 @@ func (c *cluster) stable(n *node) {
 	})
 }
 
+// dropped is what heartbeat says when its reader has read an order in two.
+const dropped = "Message with zero fields"
+
+// complaints is the node's ha-log without what ask makes up for.
+func complaints(n *node) string {
+	return strings.ReplaceAll(n.log("ha-log"), "ERROR: msg2string: "+dropped, "")
+}
+
+// ask gives heartbeat an order by one of its scripts. The script writes it into a FIFO, and heartbeat's
+// reader now and then reads an order in two, says so and drops it: then it is given again.
+func (c *cluster) ask(n *node, order string) {
+	c.t.Helper()
+	count := func(text string) int { return strings.Count(c.n1.log("ha-log")+c.n2.log("ha-log"), text) }
+	for range 3 {
+		heard, lost := count("wants to go standby"), count(dropped)
+		n.sh("/usr/share/heartbeat/" + order)
+		again := false
+		eventually(c.t, time.Minute, order+" to be heard", func() bool {
+			again = count(dropped) > lost
+			return again || count("wants to go standby") > heard
+		})
+		if !again {
+			return
+		}
+		c.t.Log("heartbeat dropped " + order)
+	}
+}
+
 // moved waits until one node has the address and the other has not.
 func (c *cluster) moved(to, from *node, within time.Duration) {
 	c.t.Helper()
@@ -107,13 +135,13 @@ func TestHeartbeatMovesTheAddressAtStandbyTakeoverStopAndPowerLoss(t *testing.T)
 	c.begins()
 
 	t.Log("hb_standby")
-	c.n1.sh("/usr/share/heartbeat/hb_standby all")
+	c.ask(c.n1, "hb_standby all")
 	c.moved(c.n2, c.n1, time.Minute)
 	c.stable(c.n1)
 	c.stable(c.n2)
 
 	t.Log("hb_takeover")
-	c.n1.sh("/usr/share/heartbeat/hb_takeover all")
+	c.ask(c.n1, "hb_takeover all")
 	c.moved(c.n1, c.n2, time.Minute)
 	c.stable(c.n1)
 	c.stable(c.n2)
@@ -134,7 +162,7 @@ func TestHeartbeatMovesTheAddressAtStandbyTakeoverStopAndPowerLoss(t *testing.T)
 	c.n2.end()
 	c.moved(c.n1, c.n2, time.Minute)
 	for _, n := range []*node{c.n1, c.n2} {
-		require.NotContains(t, n.log("ha-log"), "ERROR", "ha-log of %s", n.name)
+		require.NotContains(t, complaints(n), "ERROR", "ha-log of %s", n.name)
 		require.NotContains(t, n.log("ha-log"), "Retrying failed stop", "ha-log of %s", n.name)
 	}
 }
@@ -202,7 +230,7 @@ func TestHeartbeatMovesARealMooseFSMaster(t *testing.T) {
 	c.stable(c.n2)
 
 	t.Log("hb_standby")
-	c.n1.sh("/usr/share/heartbeat/hb_standby all")
+	c.ask(c.n1, "hb_standby all")
 	serves(c.n2)
 	require.Empty(t, c.n1.sh("pgrep -x mfsmaster || true"), "no process of it is left behind")
 	c.stable(c.n1)
@@ -212,7 +240,7 @@ func TestHeartbeatMovesARealMooseFSMaster(t *testing.T) {
 	c.n2.end()
 	serves(c.n1)
 	for _, word := range []string{"ERROR", "Retrying failed stop", "acemaker is", "crm_"} {
-		require.NotContains(t, c.n1.log("ha-log"), word)
+		require.NotContains(t, complaints(c.n1), word)
 	}
 }
 
