@@ -176,7 +176,7 @@ func peerUnknown(r drbdstate.Resource, v drbdstate.Volume) bool {
 
 // anyUnknown is peerUnknown for a volume with good data here.
 func anyUnknown(r drbdstate.Resource) bool {
-	return slices.ContainsFunc(r.Volumes, func(v drbdstate.Volume) bool { return v.Disk == drbdstate.UpToDate && peerUnknown(r, v) })
+	return r.AnyPeer(func(p drbdstate.Peer) bool { return unknownTo(r, p) })
 }
 
 // unknownAt reports whether nothing is known of the peer's copy of a volume.

@@ -25,13 +25,11 @@ func (s system) notify(ctx context.Context, c *ocf.Call, n ocf.Notification) err
 		return nil
 	}
 	if n.Operation == "start" {
-		a.learn(r)
-	}
-	if n.Operation == "start" && anyAlone(r) && otherStarted(n, c.Env.Node) {
-		r = a.reconnect(ctx, r)
-	}
-	if n.Operation == "start" {
-		a.learn(r)
+		a.learn(r) // before the link is made again, which hides that it was given up
+		if anyAlone(r) && otherStarted(n, c.Env.Node) {
+			r = a.reconnect(ctx, r)
+			a.learn(r)
+		}
 	}
 	// The start of another node is told even by a node that is to be promoted: that node's score comes
 	// between, and the cluster calculates anew, by the scores of both.

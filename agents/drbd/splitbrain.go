@@ -181,7 +181,7 @@ func mayDiscard(c conditions) string {
 		return "this node is Primary"
 	case !c.Local.Configured():
 		return "the resource is not up"
-	case c.Local.AnyPeer(func(p drbdstate.Peer) bool { return p.Connection == drbdstate.Connected }):
+	case !isolated(c.Local):
 		return "a peer is connected"
 	case len(c.Local.Peers) != 1:
 		return fmt.Sprintf("there are %d peers, and only with one it is known whose data to take", len(c.Local.Peers))

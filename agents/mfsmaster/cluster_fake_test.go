@@ -3,11 +3,9 @@ package main
 import (
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -43,17 +41,7 @@ func fakeMetalogger() {
 	cfg, err := mfsmeta.ReadConfig(config)
 	must(err)
 	if os.Getenv("FAKE_DAEMON") == "" {
-		r, w, err := os.Pipe()
-		must(err)
-		cmd := exec.Command(os.Args[0], "-c", config, "start")
-		cmd.Env = append(os.Environ(), "FAKE_DAEMON=1")
-		cmd.ExtraFiles = []*os.File{w}
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-		must(cmd.Start())
-		must(w.Close())
-		if _, err := r.Read(make([]byte, 1)); err != nil {
-			die("the fake daemon did not come up")
-		}
+		detach(config, "", "1")
 		return
 	}
 	lock, err := os.OpenFile(filepath.Join(cfg.DataPath(), mfsmeta.MetaloggerLock), os.O_CREATE|os.O_RDWR, 0o644)

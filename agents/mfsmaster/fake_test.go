@@ -180,10 +180,16 @@ func fakeStart(dir, config string) {
 	if os.Getenv("FAKE_DIES") != "" {
 		exit(0) // the daemon was killed while loading: exit code 0 all the same
 	}
+	detach(config, dir, strconv.FormatUint(h.Version, 10))
+}
+
+// detach runs this fake once more as a daemon, with what FAKE_DAEMON tells it, and returns when it has
+// written to its descriptor 3 that it is ready.
+func detach(config, dir, told string) {
 	r, w, err := os.Pipe()
 	must(err)
 	cmd := exec.Command(os.Args[0], "-c", config, "start")
-	cmd.Env = append(os.Environ(), "FAKE_DAEMON="+strconv.FormatUint(h.Version, 10))
+	cmd.Env = append(os.Environ(), "FAKE_DAEMON="+told)
 	cmd.Dir = dir
 	cmd.ExtraFiles = []*os.File{w}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
